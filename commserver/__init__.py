@@ -1,0 +1,1 @@
+"""A server that runs students' submissions in hardened Docker containers."""
