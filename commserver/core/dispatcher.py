@@ -1,0 +1,269 @@
+"""The board in use: its clock, its commits, and those who wait for work."""
+
+import asyncio
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import NamedTuple, Protocol, TypeVar
+
+import structlog
+
+from commserver.core.board import Board, Gone
+from commserver.core.bus import EventBus
+from commserver.core.changes import Busy, Change, Known
+from commserver.core.clock import Clock
+from commserver.core.events import RunProgressed
+from commserver.core.execution import Failure, Outcome
+from commserver.core.jobs import Job, Lease, LeaseId, Offer, RunId
+from commserver.errors import StoreError
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+STORE_REST = 1.0  # seconds until an expiry is tried again that could not be stored
+
+
+class Ledger(Protocol):
+    """Where changes are made certain."""
+
+    async def commit(self, change: Change) -> RunId | None:
+        """Write all of `change` or nothing, comparing each row with what it must say.
+
+        Returns None when it is written, else the run whose row says otherwise.
+
+        Raises:
+            StoreError: nothing is written.
+        """
+
+
+class Submitted(NamedTuple):
+    """The run that stands for a submission; `new` is false when it was there already."""
+
+    run: RunId
+    new: bool
+
+
+class Dispatcher:
+    """Makes every change of the board in three steps: claim, commit, apply and publish.
+
+    A change that meets a busy run waits for it and is judged again. A commit that fails undoes the
+    claim and its error reaches the caller; a row that says otherwise drops the run from the board,
+    for then it is somebody else's. A caller that is cancelled in mid-commit still ends in a known
+    state: the commit runs on, and its result is applied.
+    """
+
+    def __init__(self, board: Board, ledger: Ledger, bus: EventBus, clock: Clock) -> None:
+        self.board = board
+        self._ledger = ledger
+        self._bus = bus
+        self._clock = clock
+        self._commits: set[asyncio.Task[bool]] = set()
+        self._through: dict[RunId, asyncio.Event] = {}
+        self._waiters: dict[asyncio.Future[Change], Offer] = {}
+        self._alarm = asyncio.Event()
+
+    async def run(self) -> None:
+        """Let time act, until cancelled: leases run out, back-offs end."""
+        while True:
+            now = self._clock.now()
+            self._alarm.clear()
+            wake = None
+            for lease in self.board.overdue(now):
+                try:
+                    await self._change(partial(self.board.expire, lease.id, now))
+                except StoreError as error:
+                    log.warning("expiry_not_stored", run=lease.job.id, error=str(error))
+                    wake = now + STORE_REST
+            self._grant()
+            wake = wake or self.board.next_wake(now)
+            await self._clock.wait(self._alarm, wake)
+
+    # -- ask --------------------------------------------------------------------------------------
+
+    async def submit(self, job: Job) -> Submitted:
+        """Queue a run, or find the run that is the same work already.
+
+        Raises:
+            StoreError: it could not be stored, and is not queued.
+        """
+        claim = await self._change(lambda: self.board.submit(job))
+        if isinstance(claim, Known):
+            return Submitted(claim.run, new=False)
+        assert claim is not None
+        return Submitted(claim.run, new=claim.run == job.id)
+
+    async def refuse(self, job: Job, failure: Failure) -> None:
+        """Store and tell the end of a run that cannot even wait."""
+        await self._change(lambda: self.board.refuse(job, failure))
+
+    async def cancel(self, run: RunId) -> bool:
+        """End a run before its verdict; False when an end came first."""
+        return await self._change(lambda: self.board.cancel(run)) is not None
+
+    # -- run --------------------------------------------------------------------------------------
+
+    def join(self, offer: Offer) -> None:
+        """Know a runner, or its newer offer."""
+        self.board.join(offer)
+
+    def leave(self, runner: str) -> None:
+        """Forget a runner; what it holds stays its own until the lease ends."""
+        self.board.leave(runner)
+        self._grant()
+
+    async def lease(self, offer: Offer) -> Lease:
+        """Wait for a run that fits the offer and lease it.
+
+        A caller that is cancelled holds nothing: what was already claimed for it goes back.
+        """
+        while True:
+            change = self.board.lease(offer, self._clock.now()) or await self._wait(offer)
+            if lease := await self._leased(change):
+                return lease
+
+    async def try_lease(
+        self, offer: Offer, count: int = 1, skip: Collection[RunId] = ()
+    ) -> list[Lease]:
+        """Lease up to `count` runs that are there now, none of `skip`."""
+        leases: list[Lease] = []
+        while len(leases) < count:
+            change = self.board.lease(offer, self._clock.now(), skip)
+            if change is None:
+                break
+            if lease := await self._leased(change):
+                leases.append(lease)
+        return leases
+
+    async def started(self, lease: LeaseId) -> bool:
+        """Record that the holder has begun; False when the lease is not the present one."""
+        return await self._change(lambda: self.board.started(lease)) is not None
+
+    def progressed(self, lease: Lease, stage: str, text: str) -> None:
+        """Tell how far the holder is, if it still is the holder."""
+        if self.board.holds(lease.id):
+            self._bus.publish(RunProgressed(lease, stage, text))
+
+    async def extend(self, lease: LeaseId, until: float) -> bool:
+        """Let a lease last until `until`, monotonic seconds; False when it is over already."""
+        return await self._change(lambda: self.board.extend(lease, until)) is not None
+
+    async def release(self, lease: LeaseId) -> bool:
+        """Put a run back where it stood, at no cost; False when the lease is over already."""
+        return await self._change(lambda: self.board.release(lease)) is not None
+
+    async def adopt(self, lease: LeaseId, offer: Offer) -> Lease | Gone:
+        """Give a runner that was away its lease back, if nobody else had the run since."""
+        claim = await self._change(lambda: self.board.adopt(lease, offer, self._clock.now()))
+        if isinstance(claim, Change) and claim.granted:
+            return claim.granted
+        return claim if isinstance(claim, Lease) else Gone(lease)
+
+    async def finished(self, lease: Lease, outcome: Outcome) -> bool:
+        """Record how a try went; False when the report is late, doubled or stale, and dropped.
+
+        Raises:
+            StoreError: it could not be stored; the lease is still held, so it may be told again.
+        """
+        claim = await self._change(lambda: self.board.finished(lease, outcome, self._clock.now()))
+        if claim is None:
+            log.warning("report_dropped", run=lease.job.id, lease=lease.id)
+        return claim is not None
+
+    # -- the three steps --------------------------------------------------------------------------
+
+    async def _change(self, judge: "Callable[[], Change | Busy | T | None]") -> "Change | T | None":
+        """Claim what `judge` says, as soon as nobody else is at it, and carry it out.
+
+        Returns the change that was made, or what the judge said instead of one.
+        """
+        while isinstance(claim := judge(), Busy):
+            await self._through.setdefault(claim.run, asyncio.Event()).wait()
+        if isinstance(claim, Change) and not await self._carry_out(claim):
+            return None
+        return claim
+
+    async def _carry_out(self, change: Change) -> bool:
+        """Commit and apply a claim; False when a row said otherwise."""
+        if not change.durable:
+            self._apply(change)
+            return True
+        task = asyncio.create_task(self._commit(change))
+        self._commits.add(task)
+        task.add_done_callback(self._commits.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait({task})  # ends by the store's own deadline
+            if not task.cancelled() and (error := task.exception()):
+                log.warning("commit_failed_unheard", run=change.run, error=str(error))
+            raise
+
+    async def _commit(self, change: Change) -> bool:
+        try:
+            conflict = await self._ledger.commit(change)
+        except BaseException:  # whatever it was, the claim must not stay
+            self._undo(change)
+            raise
+        if conflict is None:
+            self._apply(change)
+            return True
+        log.error("row_changed_elsewhere", run=conflict, step=change.step)
+        self._undo(change)
+        self.board.forget(conflict)
+        self._publish()
+        return False
+
+    def _apply(self, change: Change) -> None:
+        self.board.apply(change)
+        self._free(change)
+        self._publish()
+        if change.not_before or (change.granted and change.granted.until is not None):
+            self._alarm.set()
+        self._grant()
+
+    def _undo(self, change: Change) -> None:
+        self.board.undo(change)
+        self._free(change)
+        self._grant()
+
+    def _free(self, change: Change) -> None:
+        """Let those judge again who wait for a run of this change."""
+        for run in {change.run, *(write.job.id for write in change.writes)}:
+            if waiting := self._through.pop(run, None):
+                waiting.set()
+
+    def _publish(self) -> None:
+        for event in self.board.drain_events():
+            self._bus.publish(event)
+
+    # -- those who wait for work ------------------------------------------------------------------
+
+    async def _wait(self, offer: Offer) -> Change:
+        """Wait until a run is claimed for this offer; first come, first served."""
+        waiter: asyncio.Future[Change] = asyncio.get_running_loop().create_future()
+        self._waiters[waiter] = offer
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self._undo(waiter.result())
+            raise
+        finally:
+            self._waiters.pop(waiter, None)
+
+    def _grant(self) -> None:
+        """Claim what fits for those who wait."""
+        now = self._clock.now()
+        for waiter, offer in list(self._waiters.items()):
+            if not waiter.done() and (change := self.board.lease(offer, now)):
+                waiter.set_result(change)
+
+    async def _leased(self, change: Change) -> Lease | None:
+        """Carry out a claimed lease; None when a row said otherwise."""
+        assert change.granted is not None
+        try:
+            done = await self._carry_out(change)
+        except asyncio.CancelledError:
+            await self.release(change.granted.id)  # its holder will never hear of it
+            raise
+        return change.granted if done else None
