@@ -1,0 +1,213 @@
+"""The configuration: one frozen section a component, from a TOML file and the environment.
+
+`commserver.toml` (`--config` or `COMMSERVER_CONFIG`); every key also as `COMMSERVER_SECTION__KEY`,
+which wins. A key that nobody knows is an error; all problems are told at once.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from commserver.errors import ConfigError
+
+PREFIX = "COMMSERVER_"
+NOT_KEYS = {"CONFIG", "TOKEN", "DEBIAN_MIRROR"}  # variables of ours that are no configuration keys
+
+Seconds = float
+Bytes = int
+
+
+class Section(BaseModel):
+    """What all sections have in common."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Database(Section):
+    """Where the platform's tables and ours are."""
+
+    url: str = ""  # SQLAlchemy URL; "" = SQLite in the state directory
+    timeout: Seconds = Field(default=30.0, gt=0)  # for a connection, and for each transaction
+
+
+class Backend(Section):
+    """The teaching platform's backend, which listens; we dial in."""
+
+    enabled: bool = True
+    name: str = "backend"
+    host: str = "127.0.0.1"
+    port: int = Field(default=9500, ge=1, le=65535)
+    token: SecretStr = SecretStr("")  # SERVER_TOKEN
+    token_file: Path | None = None
+    framing: Literal["lines"] = "lines"
+    frame_limit: Bytes = Field(default=1 << 20, ge=64)
+    connect_timeout: Seconds = Field(default=5.0, gt=0)
+    retry_first: Seconds = Field(
+        default=0.2, gt=0
+    )  # pause before the first redial, doubled, with jitter
+    retry_most: Seconds = Field(default=10.0, gt=0)
+
+    @model_validator(mode="after")
+    def _one_token(self) -> "Backend":
+        if self.token.get_secret_value() and self.token_file:
+            raise ValueError("token and token_file are both given")
+        return self
+
+    def secret(self) -> str:
+        """Return the SERVER_TOKEN.
+
+        Raises:
+            ConfigError: the file that should hold it cannot be read.
+        """
+        if self.token_file is None:
+            return self.token.get_secret_value()
+        try:
+            return self.token_file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError([f"backend.token_file: {error}"]) from error
+
+
+class Browser(Section):
+    """The WebSocket server that students' browsers dial."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8765, ge=0, le=65535)  # 0 = any free one
+    auth_timeout: Seconds = Field(default=10.0, gt=0)
+    auth_failures: int = Field(default=3, ge=1)
+    frame_limit: Bytes = Field(default=16 << 10, ge=64)
+    owed_limit: int = Field(
+        default=256, ge=1
+    )  # packets waiting for one slow reader before it is closed
+    ping_period: Seconds = Field(default=20.0, gt=0)
+    ping_timeout: Seconds = Field(default=20.0, gt=0)
+    place_period: Seconds = Field(default=1.0, ge=0)  # a place is told at most this often
+    connections: int = Field(default=12_000, ge=1)
+
+
+class Docker(Section):
+    """The engines that run what students hand in."""
+
+    hosts: tuple[str, ...] = ()  # engine URLs; none = the one that answers on this machine
+    slots: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)  # at once, an engine
+    deadline: Seconds = Field(default=30.0, gt=0)  # for one call of the engine
+    probe_period: Seconds = Field(
+        default=5.0, gt=0
+    )  # how often an engine is asked whether it is there
+    languages: Mapping[str, tuple[str, ...]] = {  # ours: the platform's names, case-blind
+        "python": ("python", "python3", "python 3", "py"),
+        "c": ("c", "c11", "c17", "gcc", "ansi c"),
+    }
+
+
+class Queue(Section):
+    """What waits, and what is done when we are told to stop."""
+
+    limit: int = Field(default=1_000_000, ge=1)  # waiting runs; a submission above it is refused
+    max_tries: int = Field(default=3, ge=1)
+    grace: Seconds = Field(default=30.0, ge=0)  # for running ones to end after SIGTERM
+
+
+class Log(Section):
+    """What is said, and how."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    format: Literal["auto", "text", "json"] = "auto"
+
+
+class Config(BaseSettings):
+    """All of it. `state_dir` holds whatever we write: database, files, locks."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+    )
+
+    state_dir: Path = Path("var")
+    database: Database = Database()
+    backend: Backend = Backend()
+    browser: Browser = Browser()
+    docker: Docker = Docker()
+    queue: Queue = Queue()
+    log: Log = Log()
+
+    @property
+    def database_url(self) -> str:
+        """Where the database is, with the default filled in."""
+        return self.database.url or f"sqlite+aiosqlite:///{self.state_dir / 'commserver.db'}"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment win over the file, whose content comes as arguments."""
+        return env_settings, init_settings
+
+
+def load(path: Path | None = None, *, state_dir: Path | None = None) -> Config:
+    """Return the effective configuration.
+
+    path: the TOML file; without one `COMMSERVER_CONFIG`, then `commserver.toml` where there is one.
+    state_dir: wins over both.
+
+    Raises:
+        ConfigError: with every problem that was found.
+    """
+    values = _read(path)
+    problems = [
+        f"{name}: no such key" for name in os.environ if name.startswith(PREFIX) and _unknown(name)
+    ]
+    try:
+        config = Config(**values)
+    except ValidationError as error:
+        problems += [
+            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+            for problem in error.errors(include_input=False, include_url=False)
+        ]
+        raise ConfigError(problems) from error
+    if problems:
+        raise ConfigError(problems)
+    return config.model_copy(update={"state_dir": state_dir}) if state_dir else config
+
+
+def _read(path: Path | None) -> dict[str, Any]:
+    named = path or (Path(name) if (name := os.environ.get(f"{PREFIX}CONFIG")) else None)
+    path = named or Path("commserver.toml")
+    if named is None and not path.exists():
+        return {}
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError([f"{path}: {error}"]) from error
+
+
+def _unknown(name: str) -> bool:
+    section = name.removeprefix(PREFIX).split("__")[0]
+    return section not in NOT_KEYS and section.lower() not in Config.model_fields
+
+
+def shown(config: Config) -> dict[str, Any]:
+    """Return the effective values for people: secrets masked, passwords out of URLs."""
+    values = config.model_dump(mode="json")
+    url = config.database_url
+    head, at, tail = url.rpartition("@")
+    if at and "://" in head:
+        scheme, _, login = head.partition("://")
+        url = f"{scheme}://{login.split(':')[0]}:***@{tail}"
+    values["database"]["url"] = url
+    return values

@@ -1,0 +1,1 @@
+"""Each protocol in a folder of its own; none knows another."""

@@ -1,0 +1,74 @@
+"""What we do when the backend tells us something."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import structlog
+
+from commserver.core.jobs import AttemptId, Origin
+from commserver.errors import NotFound, StoreError
+from commserver.gateways.backend.packets import Error, Exercise, Handshake, Ok, Packet
+from commserver.gateways.backend.protocol import BackendProtocol
+from commserver.gateways.interpreter import ActionTable
+from commserver.gateways.reconnect import BackOff
+from commserver.services.exec_service import ExecService
+
+log = structlog.get_logger(__name__)
+
+GATEWAY = "backend"
+LARGEST_ID = 2**63 - 1  # what both databases can hold
+STORE_PAUSES = (0.2, 5.0)  # seconds, first and longest, while the database is away
+
+
+@dataclass(slots=True)
+class Link:
+    """One connection to a backend, as its actions see it."""
+
+    name: str
+    protocol: BackendProtocol
+    exec: ExecService
+    unreadable: int = field(default=0)
+
+
+async def on_exercise(packet: Exercise, link: Link) -> None:
+    """Have the attempt run. While the database is away the link is not read: nothing is lost."""
+    attempt = attempt_id(packet.id)
+    back_off = BackOff(*STORE_PAUSES)
+    while True:
+        try:
+            await link.exec.submit(attempt, Origin(GATEWAY, link.name, str(packet.id)))
+        except StoreError as error:
+            log.warning("exercise_waits_for_the_database", id=attempt, error=str(error))
+            await asyncio.sleep(back_off.pause())
+        else:
+            return
+
+
+async def on_welcome(packet: Handshake | Ok, link: Link) -> None:
+    """Remember that the token was right."""
+    link.protocol.welcomed()
+
+
+async def on_error(packet: Error, link: Link) -> None:
+    """Remember that the token was wrong: the client hangs up and tries again later."""
+    link.protocol.refused(packet.message)
+
+
+def attempt_id(id: str | int) -> AttemptId:
+    """Return the number in an EXERCISE's `id`.
+
+    Raises:
+        NotFound: no attempt can have this id.
+    """
+    text = str(id).strip()
+    if not (text.isascii() and text.isdigit()) or len(text) > 19 or int(text) > LARGEST_ID:
+        raise NotFound("attempt", text[:40])
+    return AttemptId(int(text))
+
+
+ACTIONS: ActionTable[Link, Packet] = {
+    Exercise: on_exercise,
+    Handshake: on_welcome,
+    Ok: on_welcome,
+    Error: on_error,
+}

@@ -1,0 +1,1 @@
+"""The WebSocket server that students' browsers dial (protocol page `commserver`)."""

@@ -1,0 +1,42 @@
+"""What we do when a browser tells us something."""
+
+from dataclasses import dataclass
+
+from commserver.errors import NotAuthenticated
+from commserver.gateways.browser import notices
+from commserver.gateways.browser.outbox import Outbox
+from commserver.gateways.browser.packets import Auth, Error, Ok, Packet
+from commserver.gateways.browser.protocol import BrowserProtocol
+from commserver.gateways.interpreter import ActionTable
+from commserver.services.auth_service import AuthService, Identity
+from commserver.services.watch_service import WatchService
+
+
+@dataclass(slots=True)
+class Connection:
+    """One socket, as its actions see it."""
+
+    protocol: BrowserProtocol[Identity]
+    auth: AuthService
+    watch: WatchService
+    outbox: Outbox
+
+
+async def on_auth(packet: Auth, connection: Connection) -> Packet | None:
+    """Bind the socket to its account; OK goes out before the catch-up."""
+    identity = await connection.auth.identify(packet.token)
+    first = connection.protocol.bind(identity)
+    connection.outbox.answer(Ok())
+    if first:
+        connection.watch.join(identity.owner, connection.outbox)
+    return None
+
+
+def refuse(error: Exception, connection: Connection) -> Error:
+    """Return the ERROR for it, and count the failures of strangers."""
+    if isinstance(error, NotAuthenticated):
+        connection.protocol.failed()
+    return notices.error(error)
+
+
+ACTIONS: ActionTable[Connection, Packet] = {Auth: on_auth}

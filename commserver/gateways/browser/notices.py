@@ -1,0 +1,74 @@
+"""What a browser is told, in its own protocol's words."""
+
+from commserver.core.execution import Broken, Cause, Completed, Failure, Outcome, Status
+from commserver.core.jobs import Job
+from commserver.core.states import State
+from commserver.errors import MalformedPacket, NotAllowed, NotAuthenticated, NotFound, ProtocolError
+from commserver.gateways.browser.packets import (
+    CONTAINER,
+    EXERCICE,
+    OTHER,
+    Error,
+    ExerciceExecuted,
+    Packet,
+    PlaceInQueue,
+    Target,
+)
+
+_ENDINGS: dict[Cause, tuple[str, Target]] = {
+    Cause.NOT_FOUND: ("404", EXERCICE),
+    Cause.EXERCISE: ("500", EXERCICE),
+    Cause.IMAGE: ("404", CONTAINER),
+    Cause.CONTAINER: ("500", CONTAINER),
+    Cause.FULL: ("429", EXERCICE),
+    Cause.INTERNAL: ("500", OTHER),
+}
+
+_TARGETS: dict[str, Target] = {"attempt": EXERCICE, "container": CONTAINER}
+
+
+def place(job: Job, at: int) -> Packet:
+    """Return where a run stands; 0 = it has just begun."""
+    return PlaceInQueue(user_exercice_id=_attempt(job), place=str(at), run=job.id)
+
+
+def final(job: Job, state: State, outcome: Outcome | None) -> Packet | None:
+    """Return the packet that ends a run for its student, None when it is not for students."""
+    match state, outcome:
+        case State.DONE, Completed(verdict=verdict):
+            grade = str(verdict.grade)
+            return ExerciceExecuted(_attempt(job), job.id, status=verdict.status, grade=grade)
+        case State.FAILED, Broken(failure=failure):
+            return _failure(job, failure)
+        case State.CANCELLED, _:
+            return ExerciceExecuted(_attempt(job), job.id, status=Status.CANCELLED)
+        case _:
+            return None
+
+
+def error(problem: Exception) -> Error:
+    """Return the answer to a command that was not carried out; a bug says no more than 500."""
+    match problem:
+        case NotAuthenticated():
+            return Error("401", OTHER, "", message=str(problem))
+        case NotAllowed():
+            return Error("403", _TARGETS.get(problem.kind, OTHER), problem.id, message=str(problem))
+        case NotFound():
+            target = _TARGETS.get(problem.kind, OTHER)
+            return Error("404", target, problem.id, message=str(problem))
+        case MalformedPacket() | ProtocolError():
+            return Error("400", OTHER, "", message=str(problem))
+        case _:
+            return Error("500", OTHER, "", message="internal error", fault="system")
+
+
+def _failure(job: Job, failure: Failure) -> Error:
+    code, target = _ENDINGS[failure.cause]
+    ids = {EXERCICE: _attempt(job), CONTAINER: failure.container, OTHER: ""}
+    return Error(
+        code, target, ids[target], run=job.id, message=failure.message, fault=failure.fault
+    )
+
+
+def _attempt(job: Job) -> str:
+    return "" if job.attempt is None else str(job.attempt)

@@ -1,0 +1,87 @@
+"""What can be said on the browser link. Keys and spellings are the wire's; all values strings."""
+
+from typing import Literal
+
+import msgspec
+
+from commserver.errors import MalformedPacket
+
+EXERCICE = "EXERCICE"  # so on the wire, also where the seed's table says EXERCISE
+CONTAINER = "CONTAINER"
+OTHER = "OTHER"
+
+Target = Literal["EXERCICE", "CONTAINER", "OTHER"]
+
+
+class Packet(msgspec.Struct, frozen=True, tag_field="cmd"):
+    """One JSON object; unknown fields are ignored."""
+
+
+class Auth(Packet, tag="AUTH", frozen=True):
+    """Say who is behind this socket."""
+
+    token: str = msgspec.field(name="TOKEN")
+
+    def __repr__(self) -> str:
+        return "Auth(token=***)"
+
+
+class Ok(Packet, tag="OK", frozen=True):
+    """The command was understood and carried out."""
+
+
+class PlaceInQueue(Packet, tag="PLACE_IN_QUEUE", frozen=True):
+    """Tell a user where an attempt of theirs stands; "1" runs next, "0" runs now."""
+
+    user_exercice_id: str
+    place: str
+    run: str = ""
+    total: str = ""
+    eta_low: str = ""
+    eta_high: str = ""
+    reason: str = ""
+
+
+class ExerciceExecuted(Packet, tag="EXERCICE_EXECUTED", frozen=True):
+    """Tell a user that an attempt of theirs was graded."""
+
+    id: str
+    run: str = ""
+    status: str = ""
+    grade: str = ""
+    seq: str = ""
+
+
+class Error(Packet, tag="ERROR", frozen=True):
+    """Answer a command that was not carried out, or end a run that could not be graded."""
+
+    error_code: str
+    target: Target
+    target_id: str
+    run: str = ""
+    seq: str = ""
+    message: str = ""
+    fault: str = ""
+
+
+Received = Auth
+
+_DECODER = msgspec.json.Decoder(Received)
+_ENCODER = msgspec.json.Encoder()
+
+
+def decode(frame: bytes) -> Received:
+    """Return the packet in `frame`.
+
+    Raises:
+        MalformedPacket: no JSON object, no `cmd` that we know, or a field of the wrong type.
+    """
+    try:
+        return _DECODER.decode(frame)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedPacket(str(error)) from error
+
+
+def encode(packet: Packet) -> bytes:
+    """Return `packet` as one frame."""
+    return _ENCODER.encode(packet)

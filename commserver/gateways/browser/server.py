@@ -1,0 +1,127 @@
+"""The WebSocket server."""
+
+import asyncio
+import contextlib
+from http import HTTPStatus
+
+import structlog
+from websockets.asyncio.server import Server as WebSocketServer
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
+from websockets.http11 import Request, Response
+
+from commserver.config import Browser
+from commserver.gateways.browser import packets
+from commserver.gateways.browser.actions import ACTIONS, Connection, refuse
+from commserver.gateways.browser.outbox import TOO_SLOW, Close, Outbox
+from commserver.gateways.browser.protocol import BrowserProtocol, Phase
+from commserver.gateways.interpreter import Interpreter
+from commserver.services.auth_service import AuthService
+from commserver.services.watch_service import WatchService
+
+log = structlog.get_logger(__name__)
+
+BACKLOG = 4096  # a whole exam room reconnects at once
+SEND_TIMEOUT = 30.0  # seconds that one packet may take to leave
+
+
+class Server:
+    """The seed's Server: knows each browser by its token and tells it of its own runs only."""
+
+    name = "browser"
+
+    def __init__(self, config: Browser, auth: AuthService, watch: WatchService) -> None:
+        self._config = config
+        self._auth = auth
+        self._watch = watch
+        self._interpreter = Interpreter(packets.decode, ACTIONS, refuse)
+        self._open = 0
+        self._stopping = asyncio.Event()
+        self.listening = asyncio.Event()
+        self.port = config.port  # the real one once it is listening
+
+    async def run(self) -> None:
+        """Serve until stopped or cancelled; then every socket is closed with 1001."""
+        async with serve(
+            self._serve,
+            self._config.host,
+            self._config.port,
+            process_request=self._admit,
+            compression=None,
+            max_size=self._config.frame_limit,
+            ping_interval=self._config.ping_period,
+            ping_timeout=self._config.ping_timeout,
+            open_timeout=self._config.auth_timeout,
+            close_timeout=2.0,
+            backlog=BACKLOG,
+            server_header=None,
+        ) as server:
+            self.port = _port(server)
+            self.listening.set()
+            log.info("listening", gateway=self.name, host=self._config.host, port=self.port)
+            await self._stopping.wait()
+
+    def stop(self) -> None:
+        """Let `run` close every socket and return."""
+        self._stopping.set()
+
+    def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
+        """Turn a browser away when there are too many; it dials again by itself."""
+        if self._open < self._config.connections:
+            return None
+        return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections\n")
+
+    async def _serve(self, socket: ServerConnection) -> None:
+        """Serve one socket until it is closed by either side."""
+        connection = Connection(
+            BrowserProtocol(self._config.auth_failures),
+            self._auth,
+            self._watch,
+            Outbox(self._config.owed_limit),
+        )
+        self._open += 1
+        sender = asyncio.create_task(_send(socket, connection.outbox))
+        try:
+            await self._read(socket, connection)
+        except ConnectionClosed:
+            pass
+        except TimeoutError:
+            connection.outbox.close(CloseCode.POLICY_VIOLATION, "no AUTH in time")
+            await asyncio.wait({sender}, timeout=SEND_TIMEOUT)
+        finally:
+            self._open -= 1
+            if connection.protocol.identity:
+                self._watch.leave(connection.protocol.identity.owner, connection.outbox)
+            sender.cancel()
+            await asyncio.wait({sender})
+
+    async def _read(self, socket: ServerConnection, connection: Connection) -> None:
+        """Act on each frame, one after the other."""
+        async with asyncio.timeout(self._config.auth_timeout) as patience:
+            async for frame in socket:
+                data = frame.encode() if isinstance(frame, str) else frame
+                if answer := await self._interpreter.interpret(data, connection):
+                    connection.outbox.answer(answer)
+                if connection.protocol.phase is Phase.KNOWN:
+                    patience.reschedule(None)
+                elif connection.protocol.phase is Phase.BARRED:
+                    connection.outbox.close(CloseCode.POLICY_VIOLATION, "too many failures")
+
+
+async def _send(socket: ServerConnection, outbox: Outbox) -> None:
+    """Send what the outbox holds until the socket is gone or to be closed."""
+    with contextlib.suppress(ConnectionClosed):
+        while not isinstance(packet := await outbox.next(), Close):
+            try:
+                async with asyncio.timeout(SEND_TIMEOUT):
+                    await socket.send(packets.encode(packet), text=True)
+            except TimeoutError:
+                packet = TOO_SLOW
+                break
+        await socket.close(packet.code, packet.reason)
+
+
+def _port(server: WebSocketServer) -> int:
+    port: int = next(iter(server.sockets)).getsockname()[1]
+    return port

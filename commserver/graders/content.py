@@ -1,0 +1,48 @@
+"""What one run judges, frozen when it is handed in: the student's files and the grader."""
+
+import hashlib
+from dataclasses import dataclass, field
+
+import msgspec
+
+from commserver.core.jobs import ContentHash
+from commserver.errors import StoreError
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Everything a verdict depends on; equal contents have equal hashes.
+
+    language: ours, not the platform's spelling. files: name and text, sorted by name.
+    grader: the newest `scripts` row of the exercise, as it stands.
+    """
+
+    language: str
+    grade_max: int
+    files: tuple[tuple[str, str], ...] = field(repr=False)
+    grader: str = field(repr=False)
+
+    def encode(self) -> bytes:
+        """Return it as it is stored."""
+        return _ENCODER.encode(self)
+
+    @classmethod
+    def decode(cls, stored: bytes) -> "Content":
+        """Return what `encode` was given.
+
+        Raises:
+            StoreError: this is no content.
+        """
+        try:
+            return _DECODER.decode(stored)
+        except msgspec.MsgspecError as error:
+            raise StoreError(f"a stored content cannot be read: {error}") from error
+
+
+def hash_of(stored: bytes) -> ContentHash:
+    """Return the name of an encoded content: its sha256, lowercase hex."""
+    return ContentHash(hashlib.sha256(stored).hexdigest())
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(Content)
