@@ -384,6 +384,10 @@ class Board:
             Step.CANCELLED, run, State.CANCELLED, (write,), ended=held, revoked=held is not None
         )
 
+    def start_after(self, last_entry: int) -> None:
+        """Number later runs above `last_entry`, the highest that was ever given."""
+        self._next_entry = max(self._next_entry, last_entry + 1)
+
     def restore(
         self,
         job: Job,

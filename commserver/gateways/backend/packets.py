@@ -47,9 +47,10 @@ def decode(frame: bytes) -> Received:
         MalformedPacket: no JSON object, no `cmd` that we know, or a field of the wrong type.
     """
     try:
-        return _DECODER.decode(frame)
+        packet: Received = _DECODER.decode(frame)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedPacket(str(error)) from error
+    return packet
 
 
 def encode(packet: Packet) -> bytes:

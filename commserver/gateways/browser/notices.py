@@ -64,7 +64,7 @@ def error(problem: Exception) -> Error:
 
 def _failure(job: Job, failure: Failure) -> Error:
     code, target = _ENDINGS[failure.cause]
-    ids = {EXERCICE: _attempt(job), CONTAINER: failure.container, OTHER: ""}
+    ids: dict[Target, str] = {EXERCICE: _attempt(job), CONTAINER: failure.container, OTHER: ""}
     return Error(
         code, target, ids[target], run=job.id, message=failure.message, fault=failure.fault
     )

@@ -1,14 +1,14 @@
 """What can be said on the browser link. Keys and spellings are the wire's; all values strings."""
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from commserver.errors import MalformedPacket
 
-EXERCICE = "EXERCICE"  # so on the wire, also where the seed's table says EXERCISE
-CONTAINER = "CONTAINER"
-OTHER = "OTHER"
+EXERCICE: Final = "EXERCICE"  # so on the wire, also where the seed's table says EXERCISE
+CONTAINER: Final = "CONTAINER"
+OTHER: Final = "OTHER"
 
 Target = Literal["EXERCICE", "CONTAINER", "OTHER"]
 

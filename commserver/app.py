@@ -1,0 +1,202 @@
+"""The application: the only place that builds concrete classes and ties them together."""
+
+import asyncio
+import os
+import signal
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from commserver.config import Config
+from commserver.core.board import Board
+from commserver.core.bus import EventBus
+from commserver.core.clock import Clock, SystemClock
+from commserver.core.dispatcher import Dispatcher
+from commserver.dao import migrations
+from commserver.dao.dao_manager import DaoManager
+from commserver.dao.database_manager import DatabaseManager
+from commserver.engine import discovery
+from commserver.engine.sandbox import FreshSandbox
+from commserver.engine.wrapper import DockerWrapper
+from commserver.gateways.backend.client import Client
+from commserver.gateways.browser.server import Server
+from commserver.gateways.gateway import Gateway
+from commserver.services.admin_service import AdminService
+from commserver.services.auth_service import AuthService
+from commserver.services.docker_manager import DockerManager, Sandbox
+from commserver.services.exec_service import ExecService
+from commserver.services.file_store import FileStore
+from commserver.services.ledger import DatabaseLedger
+from commserver.services.run_service import RunService
+from commserver.services.watch_service import WatchService
+
+log = structlog.get_logger(__name__)
+
+LINKS_GRACE = 5.0  # seconds for the doors to close after they were told to stop
+
+MakeSandboxes = Callable[[str, str], Sequence[Sandbox]]  # given the ids of site and boot
+
+
+@asynccontextmanager
+async def opened(config: Config) -> AsyncIterator[DatabaseManager]:
+    """Yield the configured database, connected.
+
+    Raises:
+        ConfigError, StoreError: it cannot be used.
+    """
+    timeout = config.database.timeout
+    database = DatabaseManager(
+        config.database_url, acquire_timeout=timeout, transaction_timeout=timeout
+    )
+    async with database:
+        yield database
+
+
+@asynccontextmanager
+async def admin(config: Config) -> AsyncIterator[AdminService]:
+    """Yield what admins do directly in the database, which must be ready.
+
+    Raises:
+        StoreError: the database is not there, or not migrated.
+    """
+    async with opened(config) as database:
+        await migrations.check(database)
+        yield AdminService(database, DaoManager(), SystemClock())
+
+
+def engines(config: Config) -> list[str]:
+    """Return the URLs of the engines to use: those configured, else the one on this machine.
+
+    Where none answers yet, the first that might: it may come up later.
+    """
+    if config.docker.hosts:
+        return list(config.docker.hosts)
+    found = discovery.find(config.state_dir, os.environ, deadline=3.0)
+    return [found or discovery.candidates(config.state_dir, os.environ)[0]]
+
+
+def docker_sandboxes(config: Config, stack: AsyncExitStack) -> MakeSandboxes:
+    """Return how the real sandboxes are made; `stack` closes what they hold."""
+
+    def make(site: str, boot: str) -> Sequence[Sandbox]:
+        sandboxes = []
+        for url in engines(config):
+            wrapper = DockerWrapper(url, deadline=config.docker.deadline)
+            stack.callback(wrapper.close)
+            sandboxes.append(FreshSandbox(wrapper, site=site, boot=boot))
+        return sandboxes
+
+    return make
+
+
+@dataclass(slots=True)
+class App:
+    """A server that is built and has restored what an earlier process left, but not yet begun."""
+
+    config: Config
+    dispatcher: Dispatcher
+    watch: WatchService
+    docker: DockerManager
+    server: Server
+    asking: list[Gateway]  # the gateways through which work comes in
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set, then end in order.
+
+        First no more work is taken in, then what runs may end within the grace time and the rest is
+        put back, last the browsers are let go: they hear of everything that ended.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            own = [tasks.create_task(self.dispatcher.run()), tasks.create_task(self.watch.run())]
+            browsers = tasks.create_task(self.server.run(), name=self.server.name)
+            docker = tasks.create_task(self.docker.run(), name=self.docker.name)
+            asking = [tasks.create_task(door.run(), name=door.name) for door in self.asking]
+            await stop.wait()
+            log.info("stopping", grace=self.config.queue.grace)
+            for door in self.asking:
+                door.stop()
+            await _ended(asking)
+            await self.docker.drain(self.config.queue.grace)
+            await asyncio.wait({docker})
+            self.server.stop()
+            await _ended([browsers])
+            for task in own:
+                task.cancel()
+        log.info("stopped", waiting=self.dispatcher.board.waiting())
+
+
+async def _ended(tasks: list[asyncio.Task[None]]) -> None:
+    """Wait for tasks that were told to stop, and cancel those that do not."""
+    if tasks:
+        _, late = await asyncio.wait(tasks, timeout=LINKS_GRACE)
+        for task in late:
+            task.cancel()
+
+
+@asynccontextmanager
+async def built(
+    config: Config, *, clock: Clock | None = None, sandboxes: MakeSandboxes | None = None
+) -> AsyncIterator[App]:
+    """Yield the application on its database, of which it is the only manager meanwhile.
+
+    sandboxes: what to run programs in, the configured engines unless tests say otherwise.
+
+    Raises:
+        ConfigError: the configuration cannot be used.
+        AlreadyManaged: another server has this database.
+        StoreError: the database is not there, or not migrated.
+    """
+    clock = clock or SystemClock()
+    async with AsyncExitStack() as stack:
+        config.state_dir.mkdir(parents=True, exist_ok=True)
+        database = await stack.enter_async_context(opened(config))
+        await stack.enter_async_context(database.claim())
+        await migrations.check(database)
+        daos = DaoManager()
+        site = await database.write(lambda c: daos.site.id(c, at=clock.utc()))
+        boot = str(uuid.uuid4())
+
+        files = FileStore(config.state_dir / "files")
+        bus = EventBus()
+        ledger = DatabaseLedger(database, daos, clock)
+        dispatcher = Dispatcher(Board(), ledger, bus, clock)
+        for lease in await ledger.restore(dispatcher.board):
+            await dispatcher.release(lease)
+        log.info("restored", site=site, boot=boot, waiting=dispatcher.board.waiting())
+
+        runs = RunService(dispatcher, files)
+        auth = AuthService(database, daos, clock)
+        execs = ExecService(database, daos, files, dispatcher, runs, config.queue, config.docker)
+        watch = WatchService(dispatcher, bus, clock, period=config.browser.place_period)
+        make = sandboxes or docker_sandboxes(config, stack)
+        docker = DockerManager(config.docker, make(site, boot), runs, bus, clock)
+        server = Server(config.browser, auth, watch)
+        asking: list[Gateway] = []
+        if config.backend.enabled:
+            asking.append(Client(config.backend, execs))
+        yield App(config, dispatcher, watch, docker, server, asking)
+
+
+async def serve(config: Config) -> None:
+    """Run the server until SIGTERM or SIGINT; a second signal ends it at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    running = asyncio.current_task()
+    assert running is not None
+
+    def stopped() -> None:
+        if stop.is_set():
+            running.cancel()
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped)
+    try:
+        async with built(config) as app:
+            await app.run(stop)
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)

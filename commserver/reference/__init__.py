@@ -1,0 +1,1 @@
+"""Programs that stand for other people's: they import nothing of ours."""

@@ -1,0 +1,149 @@
+"""What the platform and its admins do by other means: for new sites, demos and tests."""
+
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from commserver.core.clock import Clock
+from commserver.core.jobs import AttemptId
+from commserver.dao.codes import SourceFile
+from commserver.dao.dao_manager import DaoManager
+from commserver.dao.database_manager import DatabaseManager
+from commserver.dao.tokens import StoredToken
+from commserver.errors import DefinitionError, NotFound
+from commserver.graders.definition import Definition, parse
+from commserver.services.auth_service import fingerprint
+
+TOKEN_BYTES = 17  # 136 random bits
+DAY = 86_400  # seconds
+
+
+class AdminService:
+    """Accounts, tokens, exercises and attempts in the platform's own tables."""
+
+    def __init__(self, database: DatabaseManager, daos: DaoManager, clock: Clock) -> None:
+        self._database = database
+        self._daos = daos
+        self._clock = clock
+
+    async def account(self, username: str) -> int:
+        """Return the account of this name, added if there was none."""
+
+        async def work(connection: AsyncConnection) -> int:
+            found = await self._daos.accounts.id_of(connection, username)
+            return (
+                found if found is not None else await self._daos.accounts.add(connection, username)
+            )
+
+        return await self._database.write(work)
+
+    async def new_token(self, account: int, *, days: int = 1, label: str = "") -> str:
+        """Return a new token for an account; only its hash is kept.
+
+        days: how long it lives after each use.
+        """
+        token = secrets.token_urlsafe(TOKEN_BYTES)
+        await self._database.write(
+            lambda connection: self._daos.tokens.add(
+                connection,
+                fingerprint(token),
+                account_id=account,
+                life=days * DAY,
+                at=self._clock.utc(),
+                label=label,
+            )
+        )
+        return token
+
+    async def tokens(self, account: int | None = None) -> Sequence[StoredToken]:
+        """Return an account's tokens, or everybody's."""
+        return await self._database.read(lambda c: self._daos.tokens.list(c, account))
+
+    async def revoke(self, sha256: str) -> None:
+        """Let a token open nothing any more.
+
+        Raises:
+            NotFound: there is none of this hash that could.
+        """
+        now = self._clock.utc()
+        if not await self._database.write(lambda c: self._daos.tokens.revoke(c, sha256, now)):
+            raise NotFound("token", sha256)
+
+    async def import_exercise(self, folder: Path, teacher: str) -> int:
+        """Put the exercise in `folder` into the platform's tables; returns its id.
+
+        It may be imported again: the newest counts from then on.
+
+        Raises:
+            DefinitionError: it is wrong; nothing was written.
+        """
+        text, definition = read_exercise(folder)
+        instruction = folder / "instruction.md"
+
+        async def work(connection: AsyncConnection) -> int:
+            daos = self._daos
+            author = await daos.accounts.id_of(connection, teacher)
+            if author is None:
+                author = await daos.accounts.add(connection, teacher)
+            language = await daos.languages.ensure(connection, definition.language)
+            course = await daos.courses.ensure(
+                connection, account_id=author, title=definition.course, language_id=language
+            )
+            exercise = await daos.exercises.put(
+                connection,
+                account_id=author,
+                course_id=course,
+                title=definition.title,
+                instruction=instruction.read_text() if instruction.exists() else "",
+                grade_max=definition.grade_max,
+            )
+            if await daos.scripts.newest(connection, exercise) != text:
+                await daos.scripts.add(connection, exercise, text)
+            return exercise
+
+        return await self._database.write(work)
+
+    async def add_attempt(
+        self, account: int, exercise: int, files: Sequence[SourceFile]
+    ) -> AttemptId:
+        """Write an attempt as the platform does when a student hands in.
+
+        Raises:
+            NotFound: there is no such exercise.
+        """
+        at_ms = int(self._clock.utc().timestamp() * 1000)
+
+        async def work(connection: AsyncConnection) -> AttemptId:
+            if await self._daos.exercises.find(connection, exercise) is None:
+                raise NotFound("exercise", str(exercise))
+            attempt = await self._daos.attempts.add(
+                connection, account_id=account, exercise_id=exercise
+            )
+            await self._daos.codes.add(connection, attempt, files, at_ms)
+            return attempt
+
+        return await self._database.write(work)
+
+    async def result(self, attempt: AttemptId) -> tuple[int | None, str | None]:
+        """Return the attempt's newest grade and log, as its student's page would read them."""
+
+        async def work(connection: AsyncConnection) -> tuple[int | None, str | None]:
+            grade = await self._daos.grades.latest(connection, attempt)
+            return grade, await self._daos.attempt_logs.latest(connection, attempt)
+
+        return await self._database.read(work)
+
+
+def read_exercise(folder: Path) -> tuple[str, Definition]:
+    """Return the text and meaning of a folder's `exercise.toml`.
+
+    Raises:
+        DefinitionError: it is not there, or wrong.
+    """
+    try:
+        text = (folder / "exercise.toml").read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DefinitionError([f"{folder / 'exercise.toml'}: {error}"]) from error
+    return text, parse(text)

@@ -1,0 +1,60 @@
+"""Who is behind a token."""
+
+import hashlib
+from dataclasses import dataclass
+
+from commserver.core.clock import Clock
+from commserver.core.jobs import OwnerId
+from commserver.dao.dao_manager import DaoManager
+from commserver.dao.database_manager import DatabaseManager
+from commserver.errors import NotAuthenticated
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A known user: `account` is `accounts.id`."""
+
+    account: int
+
+    @property
+    def owner(self) -> OwnerId:
+        """The account as the queue knows it."""
+        return owner_of(self.account)
+
+
+def owner_of(account: int) -> OwnerId:
+    """Return how the queue calls a platform account."""
+    return OwnerId(str(account))
+
+
+def fingerprint(token: str) -> str:
+    """Return what of a token is stored: its sha256 in lowercase hex, never itself."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class AuthService:
+    """The verifier `database`: tokens are kept as sha256 with an account and a sliding life.
+
+    Looking a hash up gives nothing away by its timing: who could choose the hash knows the token.
+    """
+
+    def __init__(self, database: DatabaseManager, daos: DaoManager, clock: Clock) -> None:
+        self._database = database
+        self._daos = daos
+        self._clock = clock
+
+    async def identify(self, token: str) -> Identity:
+        """Return whose token this is, and prolong its life.
+
+        Raises:
+            NotAuthenticated: nobody's, expired or revoked.
+            StoreError: the database did not answer.
+        """
+        now = self._clock.utc()
+        hashed = fingerprint(token)
+        found = await self._database.read(lambda c: self._daos.tokens.find(c, hashed))
+        if found is None or not found.valid(now):
+            raise NotAuthenticated("this token is not valid")
+        if found.touch_due(now):
+            await self._database.write(lambda c: self._daos.tokens.touch(c, hashed, now))
+        return Identity(found.account_id)

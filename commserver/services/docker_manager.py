@@ -1,0 +1,294 @@
+"""Our own slots: they come through the run door as any other runner does."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from commserver.config import Docker
+from commserver.core.bus import EventBus
+from commserver.core.clock import Clock
+from commserver.core.events import Event, LeaseRevoked
+from commserver.core.execution import (
+    Broken,
+    Cause,
+    Completed,
+    ExecutionReport,
+    ExecutionRequest,
+    Failure,
+    Outcome,
+    Verdict,
+)
+from commserver.core.jobs import Lease, LeaseId, Offer
+from commserver.errors import (
+    DefinitionError,
+    ImageMissing,
+    NotFound,
+    SandboxError,
+    SandboxLost,
+    SandboxUnavailable,
+    StoreError,
+)
+from commserver.graders import tests
+from commserver.services.run_service import RunService
+
+log = structlog.get_logger(__name__)
+
+RECORD_PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0, 5.0)  # seconds between tries to record an outcome
+
+Progress = Callable[[int, int], None]  # processes ended, of how many
+
+
+class Sandbox(Protocol):
+    """One engine, as the manager needs it (`engine.sandbox` has the real one)."""
+
+    @property
+    def name(self) -> str:
+        """How the engine is called; what dies as one has one name."""
+
+    async def languages(self) -> frozenset[str]:
+        """Return which of our images the engine has, such as "python"; so it is alive, too.
+
+        Raises:
+            SandboxUnavailable: it does not answer.
+        """
+
+    async def sweep(self) -> int:
+        """Remove what earlier processes of this site left; returns how many containers."""
+
+    async def remove_leftovers(self) -> int:
+        """Remove what this process could not remove before; returns how many are still there."""
+
+    async def execute(
+        self, request: ExecutionRequest, *, run: str, slot: int, on_progress: Progress | None = None
+    ) -> ExecutionReport:
+        """Run the request in a container of its own; nothing is left of it, whatever happens.
+
+        Raises:
+            SandboxUnavailable: the engine did not answer, nothing was begun.
+            ImageMissing: it has no such image.
+            SandboxLost, SandboxError: it went wrong under way.
+        """
+
+
+@dataclass(slots=True)
+class _Engine:
+    """An engine and what its slots share."""
+
+    sandbox: Sandbox
+    slots: range
+    images: frozenset[str] = frozenset()
+    up: asyncio.Event = field(default_factory=asyncio.Event)
+    doubted: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def offer(self, slot: int) -> Offer:
+        """Return what a slot brings."""
+        name = self.sandbox.name
+        return Offer(f"{name}/{slot}", name, {"image": frozenset(self.images)})
+
+
+class DockerManager:
+    """The seed's DockerManager: keeps every slot of every engine busy, and every engine clean.
+
+    An engine that stops answering loses its slots until it is back; a run that it had in hand then
+    counts a try, one that was only about to begin does not.
+    """
+
+    name = "docker"
+
+    def __init__(
+        self,
+        config: Docker,
+        sandboxes: Sequence[Sandbox],
+        runs: RunService,
+        bus: EventBus,
+        clock: Clock,
+    ) -> None:
+        self._config = config
+        self._runs = runs
+        self._clock = clock
+        self._engines = [
+            _Engine(sandbox, range(i * config.slots, (i + 1) * config.slots))
+            for i, sandbox in enumerate(sandboxes)
+        ]
+        self._tries: dict[LeaseId, asyncio.Task[Outcome]] = {}
+        self._idle: set[asyncio.Task[None]] = set()
+        self._draining = False
+        bus.subscribe(self._revoked, LeaseRevoked)
+
+    async def run(self) -> None:
+        """Work until drained, then return; when cancelled, give back what is in hand."""
+        async with asyncio.TaskGroup() as tasks:
+            probes = [tasks.create_task(self._probe(engine)) for engine in self._engines]
+            async with asyncio.TaskGroup() as slots:
+                for engine in self._engines:
+                    for slot in engine.slots:
+                        slots.create_task(self._slot(engine, slot), name=f"slot-{slot}")
+            for probe in probes:
+                probe.cancel()
+
+    async def drain(self, grace: float) -> None:
+        """Take nothing new; give what runs `grace` seconds to end, then put it back."""
+        self._draining = True
+        for slot in self._idle:
+            slot.cancel()
+        if self._tries:
+            await asyncio.wait(self._tries.values(), timeout=grace)
+        for attempt in list(self._tries.values()):
+            attempt.cancel()
+
+    # -- engines ----------------------------------------------------------------------------------
+
+    async def _probe(self, engine: _Engine) -> None:
+        """Know whether the engine answers and what it has, as long as we run."""
+        swept = False
+        while True:
+            engine.doubted.clear()
+            try:
+                images = await engine.sandbox.languages()
+                if not swept:
+                    removed = await engine.sandbox.sweep()
+                    log.info("engine_swept", engine=engine.sandbox.name, containers=removed)
+                    swept = True
+                await engine.sandbox.remove_leftovers()
+            except SandboxError as error:
+                self._down(engine, str(error))
+            else:
+                self._up(engine, images)
+            pause = self._clock.now() + self._config.probe_period
+            await self._clock.wait(engine.doubted, pause)
+
+    def _up(self, engine: _Engine, images: frozenset[str]) -> None:
+        if engine.up.is_set() and engine.images == images:
+            return
+        engine.images = images
+        log.info("engine_up", engine=engine.sandbox.name, images=sorted(images))
+        if not images:
+            log.error("no_images", advice="run: commserver images build")
+        for slot in engine.slots:
+            self._runs.join(engine.offer(slot))
+        engine.up.set()
+
+    def _down(self, engine: _Engine, reason: str) -> None:
+        if engine.up.is_set():
+            log.error("engine_down", engine=engine.sandbox.name, reason=reason)
+            engine.up.clear()
+            for slot in engine.slots:
+                self._runs.leave(engine.offer(slot).runner)
+
+    # -- slots ------------------------------------------------------------------------------------
+
+    async def _slot(self, engine: _Engine, slot: int) -> None:
+        """Take one run after the other, until drained."""
+        while not self._draining:
+            me = asyncio.current_task()
+            assert me is not None
+            self._idle.add(me)
+            try:
+                await engine.up.wait()
+                lease = await self._runs.lease(engine.offer(slot))
+            finally:
+                self._idle.discard(me)
+            with structlog.contextvars.bound_contextvars(run=lease.job.id, slot=slot):
+                await self._serve(engine, slot, lease)
+
+    async def _serve(self, engine: _Engine, slot: int, lease: Lease) -> None:
+        """See one lease through to its outcome, or give it back."""
+        attempt = asyncio.create_task(self._try(engine, slot, lease))
+        self._tries[lease.id] = attempt
+        try:
+            await asyncio.wait({attempt})
+        except asyncio.CancelledError:
+            attempt.cancel()
+            await asyncio.wait({attempt})
+            raise
+        finally:
+            del self._tries[lease.id]
+            if attempt.cancelled():  # revoked, or put back: then nobody waits for a verdict
+                await self._give_back(lease)
+        if attempt.cancelled():
+            return
+        error = attempt.exception()
+        if isinstance(error, SandboxUnavailable):
+            log.warning("engine_silent", engine=engine.sandbox.name, reason=str(error))
+            self._down(engine, str(error))
+            engine.doubted.set()
+            await self._give_back(lease)
+            return
+        await self._record(lease, attempt.result())
+
+    async def _try(self, engine: _Engine, slot: int, lease: Lease) -> Outcome:
+        """Judge one run; whatever goes wrong becomes a Broken that names its cause.
+
+        Raises:
+            SandboxUnavailable: nothing was begun; the try is to be released.
+        """
+        try:
+            content = await self._runs.content(lease)
+            plan = tests.plan(content)
+            await self._runs.started(lease.id)
+            if isinstance(plan, Verdict):
+                return Completed(plan)
+            report = await engine.sandbox.execute(
+                plan,
+                run=lease.job.id,
+                slot=slot,
+                on_progress=lambda done, of: self._runs.progressed(lease, "run", f"{done}/{of}"),
+            )
+            verdict = await asyncio.to_thread(tests.judge, content, report)
+            return Completed(verdict, report)
+        except DefinitionError as error:
+            return Broken(Failure(Cause.EXERCISE, str(error)))
+        except ImageMissing as error:
+            return Broken(Failure(Cause.IMAGE, str(error)))
+        except SandboxUnavailable:
+            raise
+        except SandboxLost as error:
+            engine.doubted.set()
+            failure = Failure(Cause.CONTAINER, str(error), error.container)
+            return Broken(failure, engine_died=error.engine_down)
+        except SandboxError as error:
+            return Broken(Failure(Cause.CONTAINER, str(error)))
+        except (StoreError, NotFound) as error:
+            return Broken(Failure(Cause.INTERNAL, str(error)))
+        except (
+            Exception
+        ):  # a bug of ours must not stop the slot: the run counts a try, the next comes
+            log.exception("try_failed")
+            return Broken(Failure(Cause.INTERNAL, "internal error"))
+
+    async def _record(self, lease: Lease, outcome: Outcome) -> None:
+        """Have the outcome stored, with patience while the database is away.
+
+        What cannot be stored at all counts as a broken try, and failing that, goes back.
+        """
+        for pause in (*RECORD_PAUSES, None):
+            try:
+                await self._runs.finished(lease, outcome)
+            except StoreError as error:
+                log.warning("outcome_not_stored", reason=str(error))
+                if pause is not None:
+                    await self._clock.wait(asyncio.Event(), self._clock.now() + pause)
+            else:
+                return
+        log.error("outcome_lost")
+        try:
+            lost = Failure(Cause.INTERNAL, "the outcome could not be stored")
+            await self._runs.finished(lease, Broken(lost))
+        except StoreError:
+            await self._give_back(lease)
+
+    async def _give_back(self, lease: Lease) -> None:
+        """Put a run back; where even that has to be stored and cannot be, its lease runs out."""
+        try:
+            await self._runs.release(lease.id)
+        except StoreError as error:
+            log.warning("release_not_stored", reason=str(error))
+
+    def _revoked(self, event: Event) -> None:
+        """Stop what nobody waits for any more: cancelling removes its container."""
+        assert isinstance(event, LeaseRevoked)
+        if attempt := self._tries.get(event.lease.id):
+            attempt.cancel()

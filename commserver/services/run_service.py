@@ -1,0 +1,98 @@
+"""The run door: whoever runs jobs takes them here and says here how it went."""
+
+from collections.abc import Collection
+
+import structlog
+
+from commserver.core.board import Gone
+from commserver.core.dispatcher import Dispatcher
+from commserver.core.execution import Completed, Outcome
+from commserver.core.jobs import Lease, LeaseId, Offer, Requires, RunId
+from commserver.graders.content import Content
+from commserver.services.file_store import FileStore
+
+log = structlog.get_logger(__name__)
+
+
+class RunService:
+    """What a runner of any kind may ask: our own slots, and later other machines'."""
+
+    def __init__(self, dispatcher: Dispatcher, files: FileStore) -> None:
+        self._dispatcher = dispatcher
+        self._files = files
+
+    def join(self, offer: Offer) -> None:
+        """Know a runner before it asks, or its newer offer."""
+        self._dispatcher.join(offer)
+
+    def leave(self, runner: str) -> None:
+        """Forget a runner; what it has leased stays its own until the lease ends."""
+        self._dispatcher.leave(runner)
+
+    def could_run(self, requires: Requires) -> bool:
+        """Return whether any known runner fits, or none is known yet."""
+        return self._dispatcher.board.could_run(requires) or not self._dispatcher.board.runners
+
+    async def lease(self, offer: Offer) -> Lease:
+        """Wait for a run that fits."""
+        lease = await self._dispatcher.lease(offer)
+        log.info("run_leased", run=lease.job.id, runner=offer.runner)
+        return lease
+
+    async def try_lease(
+        self, offer: Offer, count: int = 1, skip: Collection[RunId] = ()
+    ) -> list[Lease]:
+        """Return up to `count` runs that fit and are there now."""
+        return await self._dispatcher.try_lease(offer, count, skip)
+
+    async def content(self, lease: Lease) -> Content:
+        """Return what there is to judge.
+
+        Raises:
+            NotFound, StoreError: it cannot be had.
+        """
+        return Content.decode(await self._files.get(lease.job.content))
+
+    async def started(self, lease: LeaseId) -> bool:
+        """Say that it has begun; False when the lease is over."""
+        return await self._dispatcher.started(lease)
+
+    def progressed(self, lease: Lease, stage: str, text: str) -> None:
+        """Say how far it is, for whoever looks on."""
+        self._dispatcher.progressed(lease, stage, text)
+
+    async def extend(self, lease: LeaseId, until: float) -> bool:
+        """Keep it until `until`, monotonic seconds; False when the lease is over."""
+        return await self._dispatcher.extend(lease, until)
+
+    async def release(self, lease: LeaseId) -> bool:
+        """Give it back untouched: free of charge, to its old place."""
+        return await self._dispatcher.release(lease)
+
+    async def adopt(self, lease: LeaseId, offer: Offer) -> Lease | Gone:
+        """Ask whether what was leased before a separation is still one's own."""
+        return await self._dispatcher.adopt(lease, offer)
+
+    async def finished(self, lease: Lease, outcome: Outcome) -> bool:
+        """Say how it went; False when that does not count any more.
+
+        Raises:
+            StoreError: not recorded, and the lease still held: say it again.
+        """
+        counted = await self._dispatcher.finished(lease, outcome)
+        if counted:
+            match outcome:
+                case Completed(verdict=verdict):
+                    log.info(
+                        "run_done", run=lease.job.id, status=verdict.status, grade=verdict.grade
+                    )
+                case _:
+                    failure = outcome.failure
+                    log.warning(
+                        "try_broken",
+                        run=lease.job.id,
+                        cause=failure.cause,
+                        reason=failure.message,
+                        engine_died=outcome.engine_died,
+                    )
+        return counted

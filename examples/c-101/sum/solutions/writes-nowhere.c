@@ -1,0 +1,7 @@
+int main(void)
+{
+    volatile int *nowhere = 0;
+
+    *nowhere = 6;
+    return 0;
+}
