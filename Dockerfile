@@ -9,7 +9,7 @@
 # --group-add lets its user, who is not root, talk to that socket; whoever may do so is as good as
 # root on the host, which is why nothing else runs in this container.
 #
-# Python packages come from docker/wheels/ if `python3 scripts/prepare.py wheels` has filled it (run
+# Python packages come from wheels/ if `python3 scripts/prepare.py wheels` has filled it (run
 # it again after a change of requirements.lock), else from pip's index (another one by
 # --build-arg PIP_INDEX_URL=...). Both are checked against requirements.lock.
 #
@@ -26,7 +26,7 @@ FROM python AS packages
 RUN apt-get update -q && apt-get install -qy --no-install-recommends python3-venv
 ARG PIP_INDEX_URL
 COPY requirements.lock /build/
-COPY docker/wheels /build/wheels/
+COPY wheels /build/wheels/
 # The first environment is only there for its pip, which the second, the server's, does without.
 RUN python3 -m venv /build/venv \
     && python3 -m venv --without-pip /opt/venv \

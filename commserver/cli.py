@@ -47,7 +47,7 @@ StateDir = Annotated[
     Path | None, typer.Option("--state-dir", help="Where everything is kept; else ./var.")
 ]
 
-out = Console(soft_wrap=True)
+out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 120)
 err = Console(stderr=True)
 
 

@@ -3,7 +3,7 @@
     venv         .venv with exactly what requirements-dev.lock says, and commserver itself
     engine       a Docker engine that answers: one that is there already, else one of our own
     engine-stop  end our own engine (and nobody else's)
-    wheels       docker/wheels/ with what requirements.lock says, for the Dockerfile
+    wheels       wheels/ with what requirements.lock says, for the Dockerfile
 
 Without a step: venv and engine. A step that has nothing to do is silent and takes no time.
 Debian packages that are missing are installed by apt-get if root runs this; it asks first, unless
@@ -158,7 +158,7 @@ def venv_fingerprint() -> str:
 
 
 def wheels() -> None:
-    folder = ROOT / "docker" / "wheels"
+    folder = ROOT / "wheels"
     stamp = folder / ".prepared"
     wanted = fingerprint(IMAGE_PYTHON.encode(), (ROOT / "requirements.lock").read_bytes())
     if is_stamped(stamp, wanted):

@@ -15,6 +15,8 @@ import signal
 import sys
 import threading
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 
 FRAME_LIMIT = 1 << 20
@@ -29,7 +31,9 @@ class ReferenceBackend:
     A right HANDSHAKE is echoed, a wrong one met with silence, as the real platform does.
     """
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: str, tell: Callable[[str], None] | None = None) -> None:
+        """`tell` is given one line for each packet, in either direction."""
+        self._tell = tell or (lambda line: None)
         self._token = token
         self._links: set[asyncio.StreamWriter] = set()
         self._waiting: deque[str] = deque()
@@ -74,7 +78,7 @@ class ReferenceBackend:
 
     def _send(self, writer: asyncio.StreamWriter, packet: dict[str, str]) -> None:
         line = json.dumps(packet, separators=(",", ":"))
-        _tell(f"backend -> commserver  {_masked(packet)}")
+        self._tell(f"backend -> commserver  {_masked(packet)}")
         writer.write(line.encode() + b"\n")
 
     async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -82,7 +86,7 @@ class ReferenceBackend:
         try:
             while line := await reader.readline():
                 packet = _object(line)
-                _tell(f"commserver -> backend  {_masked(packet)}")
+                self._tell(f"commserver -> backend  {_masked(packet)}")
                 if packet.get("cmd") == "HANDSHAKE" and hmac.compare_digest(
                     packet.get("TOKEN", "").encode(), self._token.encode()
                 ):
@@ -154,17 +158,13 @@ def _object(text: bytes) -> dict[str, str]:
     return {str(key): str(item) for key, item in value.items() if isinstance(item, str | int)}
 
 
-def _tell(text: str) -> None:
-    print(text, flush=True)
-
-
 def _masked(packet: dict[str, str]) -> str:
     return json.dumps({k: "***" if k == "TOKEN" else v for k, v in packet.items()})
 
 
 async def serve(host: str, port: int, token: str, http_port: int | None, ids: list[str]) -> None:
     """Run a backend until SIGTERM or SIGINT; `ids` are pushed first, then those on stdin."""
-    backend = ReferenceBackend(token)
+    backend = ReferenceBackend(token, partial(print, flush=True))
     await backend.start(host, port, http_port)
     print(f"listening {backend.port} http {backend.http_port}", flush=True)
     for id in ids:

@@ -213,7 +213,7 @@ def test_the_engine_is_asked_for_the_base_image(
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("requirements.lock", "requirements-dev.lock", "pyproject.toml"):
         (tmp_path / name).write_text(name)
-    (tmp_path / "docker" / "wheels").mkdir(parents=True)
+    (tmp_path / "wheels").mkdir()
     monkeypatch.setattr(prepare, "ROOT", tmp_path)
     monkeypatch.setattr(prepare, "VENV", tmp_path / ".venv")
     monkeypatch.setattr(prepare, "VENV_PYTHON", tmp_path / ".venv" / "bin" / "python")
@@ -265,7 +265,7 @@ def test_half_a_venv_is_made_from_scratch(
 def test_wheels_of_another_lock_are_replaced(
     project: Path, commands: list[tuple[str, ...]]
 ) -> None:
-    old = project / "docker" / "wheels" / "old-1.0-py3-none-any.whl"
+    old = project / "wheels" / "old-1.0-py3-none-any.whl"
     old.touch()
 
     prepare.wheels()

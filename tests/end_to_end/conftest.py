@@ -1,0 +1,133 @@
+"""A whole site for each test: server process, reference backend, database, real engine."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, closing
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import docker
+import pytest
+
+from commserver.core.jobs import AttemptId
+from commserver.dao.codes import SourceFile
+from commserver.reference.backend import ReferenceBackend
+from commserver.trial import SERVER_TOKEN, Browser, Packet, Trial
+
+DOUBLE = """
+format = 1
+key = "double"
+course = "python-101"
+title = "Double it"
+kind = "tests"
+language = "python"
+limits = { cpu = "2 s", real = "10 s" }
+
+[[cases]]
+name = "the example"
+input = "21\\n"
+expected = "42\\n"
+"""
+RIGHT = "print(int(input()) * 2)"
+
+
+@dataclass(slots=True)
+class Site:
+    """A running site and whoever takes part in it."""
+
+    trial: Trial
+    backend: ReferenceBackend
+    exercise: int
+    docker_url: str
+    browsers: dict[str, list[Browser]] = field(default_factory=dict)
+    tokens: dict[str, str] = field(default_factory=dict)
+
+    async def join(self, name: str, tabs: int = 1) -> list[Browser]:
+        """Open tabs of an account, which is added if there is none, once each was told OK."""
+        async with self.trial.admin() as admin:
+            if name not in self.tokens:
+                self.tokens[name] = await admin.new_token(await admin.account(name))
+        opened = [await Browser().open(self.trial.address, self.tokens[name]) for _ in range(tabs)]
+        for browser in opened:
+            await browser.until(partial(_any_packet, browser), 10)
+        self.browsers.setdefault(name, []).extend(opened)
+        return opened
+
+    async def write(self, name: str, *sources: str) -> list[AttemptId]:
+        """Write one attempt for each source, as the platform does."""
+        async with self.trial.admin() as admin:
+            account = await admin.account(name)
+            return [
+                await admin.add_attempt(account, self.exercise, [SourceFile("main.py", source)])
+                for source in sources
+            ]
+
+    def push(self, attempts: Sequence[AttemptId]) -> None:
+        """Have the backend push an EXERCISE for each."""
+        for attempt in attempts:
+            self.backend.submit(str(attempt))
+
+    async def finals(self, browser: Browser, attempts: Sequence[AttemptId]) -> list[Packet]:
+        """Wait until every attempt has its final in this tab."""
+        await browser.until(lambda: all(browser.final(one) for one in attempts), 90)
+        return [final for one in attempts if (final := browser.final(one))]
+
+    def containers(self) -> set[str]:
+        """Return the names of this site's containers on the engine."""
+        with closing(sqlite3.connect(self.trial.state / "commserver.db")) as database:
+            [[site]] = database.execute("SELECT id FROM site").fetchall()
+        client = docker.APIClient(base_url=self.docker_url)
+        try:
+            found = client.containers(all=True, filters={"label": f"commserver.site={site}"})
+        finally:
+            client.close()
+        return {name for one in found for name in one["Names"]}
+
+    async def working(self) -> set[str]:
+        """Wait until the engine has a container of this site; return the names of all."""
+        async with asyncio.timeout(30):
+            while not (names := await asyncio.to_thread(self.containers)):
+                await asyncio.sleep(0.02)  # an engine has no event for us to wait for
+        return names
+
+    async def leave(self) -> None:
+        """Close every tab."""
+        for tabs in self.browsers.values():
+            for browser in tabs:
+                await browser.close()
+        self.browsers.clear()
+
+
+def _any_packet(browser: Browser) -> bool:
+    return bool(browser.packets)
+
+
+MakeSite = Callable[..., Awaitable[Site]]
+
+
+@pytest.fixture
+async def make_site(tmp_path: Path, docker_url: str) -> AsyncIterator[MakeSite]:
+    """Returns a function that makes a site with given server settings and starts its server."""
+    async with AsyncExitStack() as stack:
+
+        async def make(**settings: str) -> Site:
+            environ = {f"COMMSERVER_{key.upper()}": value for key, value in settings.items()}
+            trial = Trial(tmp_path / "site", host=docker_url, settings=environ)
+            await trial.prepare()
+            folder = tmp_path / "double"
+            folder.mkdir()
+            (folder / "exercise.toml").write_text(DOUBLE)
+            async with trial.admin() as admin:
+                exercise = await admin.import_exercise(folder, "teacher")
+            backend = ReferenceBackend(SERVER_TOKEN)
+            await backend.start("127.0.0.1", trial.backend_port, None)
+            stack.push_async_callback(backend.stop)
+            site = Site(trial, backend, exercise, docker_url)
+            stack.push_async_callback(trial.stop)
+            stack.push_async_callback(site.leave)
+            await trial.start()
+            return site
+
+        yield make
