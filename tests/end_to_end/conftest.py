@@ -104,6 +104,15 @@ def _any_packet(browser: Browser) -> bool:
     return bool(browser.packets)
 
 
+async def exercise_of(trial: Trial, tmp_path: Path) -> int:
+    """Import the exercise that all these tests hand in to; returns its id."""
+    folder = tmp_path / "double"
+    folder.mkdir()
+    (folder / "exercise.toml").write_text(DOUBLE)
+    async with trial.admin() as admin:
+        return await admin.import_exercise(folder, "teacher")
+
+
 MakeSite = Callable[..., Awaitable[Site]]
 
 
@@ -116,11 +125,7 @@ async def make_site(tmp_path: Path, docker_url: str) -> AsyncIterator[MakeSite]:
             environ = {f"COMMSERVER_{key.upper()}": value for key, value in settings.items()}
             trial = Trial(tmp_path / "site", host=docker_url, settings=environ)
             await trial.prepare()
-            folder = tmp_path / "double"
-            folder.mkdir()
-            (folder / "exercise.toml").write_text(DOUBLE)
-            async with trial.admin() as admin:
-                exercise = await admin.import_exercise(folder, "teacher")
+            exercise = await exercise_of(trial, tmp_path)
             backend = ReferenceBackend(SERVER_TOKEN)
             await backend.start("127.0.0.1", trial.backend_port, None)
             stack.push_async_callback(backend.stop)

@@ -1,0 +1,31 @@
+"""`python -m benchmarks NAME [--json] [--full]`: the last line is one JSON object."""
+
+import argparse
+import asyncio
+import json
+
+from benchmarks import drain, latency
+
+BENCHMARKS = {"latency": latency.measure, "drain": drain.measure}
+SECONDS = 45.0  # that one benchmark may measure without --full
+
+
+def main() -> None:
+    """Measure what is named, or all."""
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument("name", choices=[*BENCHMARKS, "all"])
+    parser.add_argument("--json", action="store_true", help="nothing but the JSON object")
+    parser.add_argument("--full", action="store_true", help="as many as the goals are stated for")
+    given = parser.parse_args()
+    for name in BENCHMARKS if given.name == "all" else [given.name]:
+        result = asyncio.run(BENCHMARKS[name](full=given.full, seconds=SECONDS))
+        if not given.json:
+            print(
+                f"{name}: {result['ours']} {result['unit']}, floor {result['floor']}, "
+                f"ratio {result['ratio']} (n = {result['n']})"
+            )
+        print(json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    main()

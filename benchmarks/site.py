@@ -1,0 +1,85 @@
+"""The site that is measured: a real server in a process of its own; everybody else is here."""
+
+import os
+import platform
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.floors import python_process
+from commserver.config import load
+from commserver.core.jobs import AttemptId
+from commserver.dao.codes import SourceFile
+from commserver.reference.backend import ReferenceBackend
+from commserver.trial import SERVER_TOKEN, Browser, Trial
+
+EXERCISE = f"""
+format = 1
+key = "double"
+course = "benchmark"
+title = "Double it"
+kind = "tests"
+language = "python"
+
+[[cases]]
+name = "the only one"
+input = "{python_process.STDIN.decode()}"
+expected = "{python_process.STDOUT.decode().strip()}"
+"""
+
+
+@dataclass(slots=True)
+class Site:
+    """A running site with one student, whose attempts are written ahead."""
+
+    trial: Trial
+    backend: ReferenceBackend
+    browser: Browser
+    attempts: list[AttemptId]
+    slots: int
+    folder: Path
+
+    def cpu(self) -> float:
+        """Return the server's user and system seconds so far."""
+        assert self.trial.process is not None
+        fields = Path(f"/proc/{self.trial.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@asynccontextmanager
+async def running(attempts: int) -> AsyncIterator[Site]:
+    """Yield a site with so many attempts to push."""
+    with TemporaryDirectory(prefix="commserver-bench-") as name:
+        folder = Path(name)
+        trial = Trial(folder / "site")
+        await trial.prepare()
+        exercise_folder = folder / "exercise"
+        exercise_folder.mkdir()
+        (exercise_folder / "exercise.toml").write_text(EXERCISE)
+        async with trial.admin() as admin:
+            exercise = await admin.import_exercise(exercise_folder, "teacher")
+            account = await admin.account("student")
+            token = await admin.new_token(account)
+            source = [SourceFile("main.py", python_process.PROGRAM)]
+            written = [await admin.add_attempt(account, exercise, source) for _ in range(attempts)]
+        backend = ReferenceBackend(SERVER_TOKEN)
+        await backend.start("127.0.0.1", trial.backend_port, None)
+        async with trial.server():
+            await backend.connected.wait()
+            browser = await Browser().open(trial.address, token)
+            yield Site(trial, backend, browser, written, load().docker.slots, folder)
+            await browser.close()
+        await backend.stop()
+
+
+def facts() -> dict[str, object]:
+    """Return where and with what it was measured."""
+    return {
+        "cores": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "isolation": "fresh",
+        "database": "sqlite, WAL, synchronous=FULL",
+    }
