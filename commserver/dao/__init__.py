@@ -1,0 +1,1 @@
+"""The database: tables, the transactions on them, one data access object a table."""

@@ -1,0 +1,59 @@
+"""`codes`: the files of attempts."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from sqlalchemy import insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from commserver.core.jobs import AttemptId
+from commserver.dao.dao import DAO
+from commserver.dao.tables import codes
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file that a student handed in."""
+
+    name: str
+    content: str = field(repr=False)
+
+
+class CodeDAO(DAO):
+    """The files of attempts."""
+
+    table = codes
+
+    async def of_attempt(
+        self, connection: AsyncConnection, attempt: AttemptId
+    ) -> tuple[SourceFile, ...]:
+        """Return the attempt's files by name; of rows that share a name the newest counts."""
+        query = (
+            select(codes.c.name, codes.c.content)
+            .where(codes.c.user_exercise_id == attempt)
+            .order_by(codes.c.id)
+        )
+        newest = {row.name: row.content for row in await connection.execute(query)}
+        # Sorted here: databases differ in how they order letters.
+        return tuple(SourceFile(name, newest[name]) for name in sorted(newest))
+
+    async def add(
+        self,
+        connection: AsyncConnection,
+        attempt: AttemptId,
+        files: Iterable[SourceFile],
+        at_ms: int,
+    ) -> None:
+        """Add files to an attempt; `at_ms` is when, epoch milliseconds."""
+        rows = [
+            {
+                "user_exercise_id": attempt,
+                "name": file.name,
+                "content": file.content,
+                "create_timestamp": at_ms,
+                "modify_timestamp": at_ms,
+            }
+            for file in files
+        ]
+        if rows:
+            await connection.execute(insert(codes), rows)

@@ -1,0 +1,76 @@
+"""Column types that mean the same on every database."""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+from sqlalchemy import BigInteger, DateTime, Enum, Integer, Text
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+
+# SQLite numbers its rows by itself only in a column whose type is exactly INTEGER.
+Id = BigInteger().with_variant(Integer(), "sqlite")
+
+
+def is_id(number: int) -> bool:
+    """Return whether a row could have this id; what comes from a wire may be any number."""
+    return 0 <= number < 2**63
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment: timezone-aware, UTC, also where the database keeps no time zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a moment without a time zone")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Json(TypeDecorator[Any]):
+    """An object as JSON text, decoded strictly to `kind`.
+
+    Text on every database: PostgreSQL's own JSON type refuses an escaped NUL and orders keys anew.
+    With `shared`, equal texts give the very same object, which must then be immutable.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, kind: Any, *, shared: bool = False) -> None:
+        super().__init__()
+        self.kind = kind
+        self.shared = shared
+        decode = msgspec.json.Decoder(kind).decode
+        self._decode = lru_cache(maxsize=4096)(decode) if shared else decode
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        if value is None:
+            return None
+        return msgspec.json.encode(value).decode()
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        return None if value is None else self._decode(value)
+
+
+def text_enum(kind: type[StrEnum], name: str) -> Enum:
+    """Return a column type that holds the values of `kind` as text, with a CHECK of this name."""
+    return Enum(
+        kind,
+        name=name,
+        length=32,
+        native_enum=False,
+        create_constraint=True,
+        values_callable=lambda members: [member.value for member in members],
+    )

@@ -1,0 +1,274 @@
+"""`executions`: runs, from their entry to their end."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Result, Row, func, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from commserver.core.changes import Write
+from commserver.core.execution import Broken, Cause, Completed, Failure, Outcome, Status
+from commserver.core.jobs import (
+    AttemptId,
+    ContentHash,
+    Job,
+    Origin,
+    OwnerId,
+    Priority,
+    Purpose,
+    Requires,
+    RunId,
+    SortKey,
+)
+from commserver.core.states import State
+from commserver.core.text import clean_text
+from commserver.dao.column_types import is_id
+from commserver.dao.dao import DAO
+from commserver.dao.tables import UNFINISHED, executions
+from commserver.dao.verdicts import VerdictRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The short form of a verdict; `ExecutionDAO.verdict` has the long one."""
+
+    status: Status
+    grade: int
+    grade_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """A run as its row has it; the board may know better where a local slot has it.
+
+    ending: how it was judged or why it could not be, None when it was neither.
+    started_at: when its latest try began, where that was written down.
+    """
+
+    job: Job
+    key: SortKey
+    state: State
+    tries: int
+    deaths: int
+    created_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    ending: Judged | Failure | None = None
+
+
+_c = executions.c
+
+# In the order in which `_stored` and `_ending` take them, since a restart reads the first of every
+# run that waits, by the hundred thousand: each column and each look-up by name counts.
+_RUN = (
+    *(_c.id, _c.user_exercise_id, _c.owner, _c.course, _c.gateway, _c.peer, _c.reference),
+    *(_c.purpose, _c.content_hash, _c.requires, _c.lease, _c.priority, _c.tag, _c.entry),
+    *(_c.state, _c.tries, _c.deaths, _c.max_tries, _c.created_at, _c.started_at),
+)
+# The verdict is left out: it is long, and hardly ever asked for.
+_END = (
+    *(_c.ended_at, _c.status, _c.grade, _c.grade_max),
+    *(_c.failure_cause, _c.message, _c.container),
+)
+
+
+class ExecutionDAO(DAO):
+    """Runs, from their entry to their end."""
+
+    table = executions
+
+    async def write(
+        self,
+        connection: AsyncConnection,
+        write: Write,
+        *,
+        at: datetime,
+        outcome: Outcome | None = None,
+        started: datetime | None = None,
+    ) -> bool:
+        """Make the row of a run say what `write` says; False when it did not say what it must.
+
+        at: now. outcome: how the run ended, when it did so by a verdict or a failure.
+        started: when the latest try began; where it is not given and the run becomes RUNNING, now.
+
+        Raises (out of the transaction):
+            AlreadyExists: the run is new and its id is not, or another run of its attempt and
+                purpose waits.
+        """
+        assert outcome is None or write.state.ended
+        job = write.job
+        values = _values(write, at, outcome, started)
+        if write.expected is None:
+            await connection.execute(
+                executions.insert().values(
+                    id=job.id,
+                    user_exercise_id=job.attempt,
+                    account_id=_account(job),
+                    purpose=job.purpose,
+                    created_at=at,
+                    **values,
+                )
+            )
+            return True
+        result = await connection.execute(
+            executions.update()
+            .where(_c.id == job.id, _c.state == write.expected, _c.tries == write.expected_tries)
+            .values(**values)
+        )
+        return result.rowcount == 1
+
+    async def unfinished(self, connection: AsyncConnection) -> list[StoredRun]:
+        """Return every run that has not ended, in the order of their keys."""
+        query = select(*_RUN).where(text(UNFINISHED)).order_by(_c.priority, _c.tag, _c.entry)
+        rows: Result[*tuple[Any, ...]] = await connection.execute(query)
+        return [_stored(*row) for row in rows]
+
+    async def last_entry(self, connection: AsyncConnection) -> int:
+        """Return the highest entry number ever given, 0 before the first."""
+        return await self._value(connection, select(func.max(_c.entry))) or 0
+
+    async def find(self, connection: AsyncConnection, run: RunId) -> StoredRun | None:
+        """Return the run, None when there is none of this id."""
+        return await self._one(connection, _c.id == run)
+
+    async def latest_of(self, connection: AsyncConnection, attempt: AttemptId) -> StoredRun | None:
+        """Return the newest run of an attempt, whatever for, None when it never had one."""
+        if not is_id(attempt):
+            return None
+        return await self._one(connection, _c.user_exercise_id == attempt)
+
+    async def verdict(self, connection: AsyncConnection, run: RunId) -> VerdictRecord | None:
+        """Return the full record of how a run was judged, None when it was not."""
+        record: VerdictRecord | None = await self._value(
+            connection, select(_c.verdict).where(_c.id == run)
+        )
+        return record
+
+    async def _one(
+        self, connection: AsyncConnection, condition: ColumnElement[bool]
+    ) -> StoredRun | None:
+        # Two runs share an entry number when the newer was given the older one's place.
+        newest = (_c.entry.desc(), _c.created_at.desc())
+        row = await self._first(connection, select(*_RUN, *_END).where(condition).order_by(*newest))
+        return _ended(row) if row else None
+
+
+def _account(job: Job) -> int | None:
+    """Return the platform's account behind a run; foreign owners are never plain numbers."""
+    return int(job.owner) if job.attempt is not None and job.owner.isdecimal() else None
+
+
+def _values(
+    write: Write, at: datetime, outcome: Outcome | None, started: datetime | None
+) -> dict[str, object]:
+    """Return every column that may change in a run's life."""
+    job = write.job
+    values: dict[str, object] = {
+        "owner": job.owner,
+        "course": job.course,
+        "gateway": job.origin.gateway,
+        "peer": job.origin.peer,
+        "reference": job.origin.reference,
+        "content_hash": job.content,
+        "requires": job.requires,
+        "lease": job.lease,
+        "priority": write.key.priority,
+        "tag": write.key.tag,
+        "entry": write.key.entry,
+        "state": write.state,
+        "tries": write.tries,
+        "deaths": write.deaths,
+        "max_tries": job.max_tries,
+    }
+    if started is not None:
+        values["started_at"] = started
+    elif write.state is State.RUNNING:
+        values["started_at"] = at
+    if write.state.ended:
+        values["ended_at"] = at
+    match outcome:
+        case Completed():
+            values |= _judged(outcome)
+        case Broken(failure):
+            values |= _failed(failure)
+    return values
+
+
+def _judged(completed: Completed) -> dict[str, object]:
+    verdict, report = completed.verdict, completed.report
+    return {
+        "status": verdict.status,
+        "grade": verdict.grade,
+        "grade_max": verdict.grade_max,
+        "container": report.container if report else "",
+        "verdict": VerdictRecord.of(completed),
+    }
+
+
+def _failed(failure: Failure) -> dict[str, object]:
+    return {
+        "fault": failure.fault,
+        "failure_cause": failure.cause,
+        "message": clean_text(failure.message),
+        "container": failure.container,
+    }
+
+
+def _ended(row: Row[*tuple[Any, ...]]) -> StoredRun:
+    """Return the run in a row of `_RUN` and `_END`."""
+    ended_at, *ending = row[len(_RUN) :]
+    return replace(_stored(*row[: len(_RUN)]), ended_at=ended_at, ending=_ending(*ending))
+
+
+def _stored(
+    id: str,
+    attempt: int | None,
+    owner: str,
+    course: str,
+    gateway: str,
+    peer: str,
+    reference: str,
+    purpose: Purpose,
+    content: str,
+    requires: Requires,
+    lease: float | None,
+    number: int,
+    tag: float,
+    entry: int,
+    state: State,
+    tries: int,
+    deaths: int,
+    max_tries: int,
+    created_at: datetime,
+    started_at: datetime | None,
+) -> StoredRun:
+    priority = Priority(number)
+    job = Job(
+        id=RunId(id),
+        origin=Origin(gateway, peer, reference),
+        owner=OwnerId(owner),
+        course=course,
+        content=ContentHash(content),
+        requires=requires,
+        attempt=None if attempt is None else AttemptId(attempt),
+        purpose=purpose,
+        priority=priority,
+        max_tries=max_tries,
+        lease=lease,
+    )
+    key = SortKey(priority, tag, entry)
+    return StoredRun(job, key, state, tries, deaths, created_at, started_at)
+
+
+def _ending(
+    status: Status | None,
+    grade: int,
+    grade_max: int,
+    cause: Cause | None,
+    message: str,
+    container: str,
+) -> Judged | Failure | None:
+    if status is not None:
+        return Judged(status, grade, grade_max)
+    return None if cause is None else Failure(cause, message, container)

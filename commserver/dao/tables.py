@@ -1,0 +1,219 @@
+"""Every table, in two families that two series of migrations keep (see `migrations.py`).
+
+`platform`: the teaching platform's own. On a live site they are somebody else's, may be views and
+may have more columns, and often have neither keys nor indexes: nothing here may rely on those. Its
+timestamps are epoch milliseconds.
+
+`commserver`: ours. Moments are timezone-aware UTC. No foreign key leads to a platform table.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+from commserver.core.execution import Cause, Fault, Status
+from commserver.core.jobs import Purpose, Requires
+from commserver.core.states import State
+from commserver.dao.column_types import Id, Json, UtcDateTime, text_enum
+from commserver.dao.verdicts import VerdictRecord
+
+NAMING = {
+    "pk": "pk_%(table_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+}
+
+platform = MetaData(naming_convention=NAMING)
+commserver = MetaData(naming_convention=NAMING)
+
+
+accounts = Table(
+    "accounts",
+    platform,
+    Column("id", Id, primary_key=True),
+    Column("username", String(75), nullable=False, unique=True),
+)
+
+languages = Table(
+    "languages",
+    platform,
+    Column("id", Id, primary_key=True),
+    Column("name", String(75), nullable=False, unique=True),
+)
+
+courses = Table(
+    "courses",
+    platform,
+    Column("id", Id, primary_key=True),
+    Column("account_id", Id, ForeignKey("accounts.id"), nullable=False, index=True),
+    Column("language_id", Id, ForeignKey("languages.id"), nullable=False, index=True),
+    Column("title", String(250), nullable=False),
+)
+
+exercises = Table(
+    "exercises",
+    platform,
+    Column("id", Id, primary_key=True),
+    Column("account_id", Id, ForeignKey("accounts.id"), nullable=False, index=True),
+    Column("course_id", Id, ForeignKey("courses.id"), nullable=False, index=True),
+    Column("title", String(250), nullable=False),
+    Column("instruction", Text, nullable=False),
+    Column("grade_max", Integer, nullable=False),
+)
+
+user_exercises = Table(
+    "user_exercises",
+    platform,
+    Column("id", Id, primary_key=True),
+    Column("account_id", Id, ForeignKey("accounts.id"), nullable=False, index=True),
+    Column("exercise_id", Id, ForeignKey("exercises.id"), nullable=False, index=True),
+)
+
+codes = Table(
+    "codes",
+    platform,
+    Column("id", Id, primary_key=True),
+    Column("user_exercise_id", Id, ForeignKey("user_exercises.id"), nullable=False, index=True),
+    Column("name", String(75), nullable=False),
+    Column("content", Text, nullable=False),
+    Column("create_timestamp", BigInteger, nullable=False),
+    Column("modify_timestamp", BigInteger, nullable=False),
+)
+
+scripts = Table(
+    "scripts",
+    platform,
+    Column("id", Id, primary_key=True),
+    Column("exercise_id", Id, ForeignKey("exercises.id"), nullable=False, index=True),
+    Column("content", Text, nullable=False),
+)
+
+grades = Table(
+    "grades",
+    platform,
+    Column("id", Id, primary_key=True),
+    Column("user_exercise_id", Id, ForeignKey("user_exercises.id"), nullable=False, index=True),
+    Column("value", Integer, nullable=False),
+    Column("timestamp", BigInteger, nullable=False),
+)
+
+logs = Table(
+    "logs",
+    platform,
+    Column("id", Id, primary_key=True),
+    Column("user_exercise_id", Id, ForeignKey("user_exercises.id"), nullable=False, index=True),
+    Column("content", Text, nullable=False),
+    Column("timestamp", BigInteger, nullable=False),
+)
+
+
+# Said once: a partial index is used only by a query that repeats its condition to the letter.
+UNFINISHED = "state IN ('queued', 'leased', 'running')"
+
+executions = Table(
+    "executions",
+    commserver,
+    Column("id", String(36), primary_key=True),
+    # The platform's row, without a foreign key: it may be a view or another owner's.
+    Column("user_exercise_id", BigInteger),
+    Column("account_id", BigInteger, index=True),
+    Column("owner", Text, nullable=False),
+    Column("course", Text, nullable=False),
+    Column("gateway", Text, nullable=False),
+    Column("peer", Text, nullable=False),
+    Column("reference", Text, nullable=False),
+    Column("purpose", text_enum(Purpose, "purpose"), nullable=False),
+    Column("content_hash", String(64), nullable=False),
+    Column("requires", Json(Requires, shared=True), nullable=False),
+    Column("lease", Double),  # seconds a runner may hold it without extending
+    # The sort key, fixed at entry.
+    Column("priority", Integer, nullable=False),
+    Column("tag", Double, nullable=False),
+    Column("entry", BigInteger, nullable=False, index=True),
+    Column("state", text_enum(State, "state"), nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("deaths", Integer, nullable=False),
+    Column("max_tries", Integer, nullable=False),
+    # How it ended.
+    Column("status", text_enum(Status, "status")),
+    Column("grade", Integer),
+    Column("grade_max", Integer),
+    Column("fault", text_enum(Fault, "fault")),
+    Column("failure_cause", text_enum(Cause, "failure_cause")),
+    Column("message", Text, nullable=False, server_default=""),
+    Column("container", Text, nullable=False, server_default=""),
+    Column("verdict", Json(VerdictRecord)),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("started_at", UtcDateTime),
+    Column("ended_at", UtcDateTime),
+)
+
+Index(
+    "uq_executions_waiting",
+    executions.c.user_exercise_id,
+    executions.c.purpose,
+    unique=True,
+    sqlite_where=text("state = 'queued'"),
+    postgresql_where=text("state = 'queued'"),
+)
+Index(
+    "ix_executions_unfinished",
+    executions.c.priority,
+    executions.c.tag,
+    executions.c.entry,
+    sqlite_where=text(UNFINISHED),
+    postgresql_where=text(UNFINISHED),
+)
+Index(None, executions.c.user_exercise_id, executions.c.entry)
+
+leases = Table(
+    "leases",
+    commserver,
+    Column("id", String(36), primary_key=True),
+    Column(
+        "execution_id",
+        ForeignKey("executions.id", ondelete="CASCADE"),
+        nullable=False,
+        index=True,
+    ),
+    Column("runner", Text, nullable=False),
+    Column("engine", Text, nullable=False),
+    Column("features", Json(dict[str, frozenset[str | int]]), nullable=False),
+    Column("until", UtcDateTime),  # NULL: never lost
+    Column("granted_at", UtcDateTime, nullable=False),
+)
+
+tokens = Table(
+    "tokens",
+    commserver,
+    Column("sha256", String(64), primary_key=True),  # of the token's UTF-8, lower-case hex
+    Column("account_id", BigInteger, nullable=False, index=True),
+    Column("label", Text, nullable=False, server_default=""),
+    Column("life", Integer, nullable=False),  # seconds it lives on after each use
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Column("last_used_at", UtcDateTime),
+    Column("revoked_at", UtcDateTime),
+)
+
+site = Table(
+    "site",
+    commserver,
+    Column("single", Integer, primary_key=True, autoincrement=False),
+    Column("id", String(36), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    CheckConstraint("single = 1", name="single"),
+)

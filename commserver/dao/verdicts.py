@@ -1,0 +1,62 @@
+"""The full record of how a run was judged, kept with it so that a verdict can be explained."""
+
+from dataclasses import dataclass, replace
+
+from commserver.core.execution import Completed, ProcessReport, Verdict
+from commserver.core.text import clean_text
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What one process used: seconds, bytes, and the sum of the `Flag`s it met."""
+
+    name: str
+    exit_code: int
+    cpu: float
+    real: float
+    memory: int
+    flags: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictRecord:
+    """A verdict with what it was measured by, without any output of the student's program.
+
+    image: digest. `compile` and `cases` are empty when nothing was run.
+    """
+
+    verdict: Verdict
+    image: str = ""
+    container: str = ""
+    isolation: str = ""
+    runner: str = ""
+    compile: Measurement | None = None
+    cases: tuple[Measurement, ...] = ()
+
+    @classmethod
+    def of(cls, completed: Completed) -> "VerdictRecord":
+        """Return the record of a run that was judged; its log is cleaned."""
+        verdict = replace(completed.verdict, log=clean_text(completed.verdict.log))
+        report = completed.report
+        if report is None:
+            return cls(verdict)
+        return cls(
+            verdict,
+            image=report.image,
+            container=report.container,
+            isolation=report.isolation,
+            runner=report.runner,
+            compile=_measurement(report.compile) if report.compile else None,
+            cases=tuple(map(_measurement, report.cases)),
+        )
+
+
+def _measurement(process: ProcessReport) -> Measurement:
+    return Measurement(
+        name=process.name,
+        exit_code=process.exit_code,
+        cpu=process.cpu,
+        real=process.real,
+        memory=process.memory,
+        flags=int(process.flags),
+    )

@@ -1,0 +1,3 @@
+from commserver.dao import migrations
+
+migrations.run(migrations.COMMSERVER)
