@@ -7,6 +7,7 @@ backend, its database, and the students' browsers.
 import asyncio
 import contextlib
 import shutil
+import signal
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -91,8 +92,16 @@ async def run(state_dir: Path, *, keep: bool, console: Console) -> bool:
             for name, token in tokens.items():
                 say(f"  {name}'s token: {token}")
             say(f"  commserver submit 1 FILE --state-dir {state}   hands something in; Ctrl-C ends")
-            await asyncio.Event().wait()
+            await _interrupted()
     return all(submission.good for submission in submissions)
+
+
+async def _interrupted() -> None:
+    """Wait for Ctrl-C or SIGTERM."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await stop.wait()
 
 
 async def _hand_in(admin: AdminService, students: Sequence[str]) -> list[Submission]:

@@ -115,14 +115,27 @@ class Trial:
                 stderr=stderr,
                 env=self._environ,
             )
+        try:
+            await self.listening()
+        except TrialFailed:
+            await self.stop()
+            raise
+
+    async def listening(self) -> None:
+        """Wait until a server, of this process or another, listens for browsers.
+
+        Raises:
+            TrialFailed: none does.
+        """
         deadline = time.monotonic() + START
-        while self.process.returncode is None and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
             with contextlib.suppress(OSError):
                 _, writer = await asyncio.open_connection("127.0.0.1", self.websocket_port)
                 writer.close()
                 return
+            if self.process and self.process.returncode is not None:
+                break
             await asyncio.sleep(0.02)
-        await self.stop()
         raise TrialFailed(f"the server is not there; its log is {self.log}")
 
     async def stop(self, how: signal.Signals = signal.SIGTERM) -> int:

@@ -25,3 +25,21 @@ def docker_url() -> str:
         missing("no Docker engine answers: `make test` starts one")
     assert found is not None
     return found
+
+
+BUDGETS = {"unit": 120, "integration": 240, "end_to_end": 240}  # seconds a suite may take
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what each suite took beside what it may take."""
+    taken = dict.fromkeys(BUDGETS, 0.0)
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                suite = Path(report.nodeid).parts[1]
+                taken[suite] = taken.get(suite, 0.0) + report.duration
+    terminalreporter.section("budgets")
+    for suite, seconds in taken.items():
+        budget = BUDGETS.get(suite, 0)
+        over = "  OVER" if seconds > budget else ""
+        terminalreporter.write_line(f"{suite:<12} {seconds:6.1f} s of {budget} s{over}")

@@ -74,23 +74,30 @@ class Site:
         await browser.until(lambda: all(browser.final(one) for one in attempts), 90)
         return [final for one in attempts if (final := browser.final(one))]
 
-    def containers(self) -> set[str]:
-        """Return the names of this site's containers on the engine."""
+    def containers(self, *, running: bool = False) -> set[str]:
+        """Return the names of this site's containers on the engine, or of those that run."""
         with closing(sqlite3.connect(self.trial.state / "commserver.db")) as database:
             [[site]] = database.execute("SELECT id FROM site").fetchall()
         client = docker.APIClient(base_url=self.docker_url)
         try:
-            found = client.containers(all=True, filters={"label": f"commserver.site={site}"})
+            found = client.containers(all=not running, filters={"label": f"commserver.site={site}"})
         finally:
             client.close()
         return {name for one in found for name in one["Names"]}
 
     async def working(self) -> set[str]:
-        """Wait until the engine has a container of this site; return the names of all."""
+        """Wait until a container of this site runs; return the names of all that do."""
         async with asyncio.timeout(30):
-            while not (names := await asyncio.to_thread(self.containers)):
+            while not (names := await asyncio.to_thread(self.containers, running=True)):
                 await asyncio.sleep(0.02)  # an engine has no event for us to wait for
         return names
+
+    def tries(self, attempt: AttemptId) -> int:
+        """Return how many tries of the attempt's run failed and counted."""
+        with closing(sqlite3.connect(self.trial.state / "commserver.db")) as database:
+            query = "SELECT tries FROM executions WHERE user_exercise_id = ?"
+            [[tries]] = database.execute(query, [attempt]).fetchall()
+        return int(tries)
 
     async def leave(self) -> None:
         """Close every tab."""

@@ -1,6 +1,5 @@
 """The server's own image: built as its Dockerfile's head says, run as nobody special, at work."""
 
-import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -81,7 +80,7 @@ async def test_the_image_serves_as_an_ordinary_user_through_the_engines_socket(
     )["Id"]
     try:
         client.start(container)
-        await _listening(site.trial.websocket_port)
+        await site.trial.listening()
         [browser] = await site.join("ada")
         site.push(attempts)
 
@@ -100,13 +99,3 @@ async def test_the_image_serves_as_an_ordinary_user_through_the_engines_socket(
 
 def _group_of(socket: Path) -> str:
     return str(socket.stat().st_gid)
-
-
-async def _listening(port: int) -> None:
-    async with asyncio.timeout(30):
-        while True:
-            with suppress(OSError):
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-                writer.close()
-                return
-            await asyncio.sleep(0.05)
