@@ -16,7 +16,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Column, Table
+from rich.text import Text
 
 from commserver import app, config, demo, logs
 from commserver.core.jobs import AttemptId
@@ -72,7 +74,7 @@ def _say(group: BaseExceptionGroup[BaseException]) -> None:
     for error in _leaves(group):
         problems = error.problems if isinstance(error, ConfigError | DefinitionError) else [error]
         for problem in problems:
-            err.print(f"[red]commserver:[/red] {problem}", highlight=False, soft_wrap=True)
+            err.print(Text.assemble(("commserver:", "red"), f" {problem}"), soft_wrap=True)
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
@@ -122,7 +124,7 @@ def migrate(
             await migrations.upgrade(database, with_platform=with_platform)
 
     asyncio.run(work())
-    out.print(f"migrated: {config.shown(loaded)['database']['url']}", highlight=False)
+    typer.echo(f"migrated: {config.shown(loaded)['database']['url']}")
 
 
 @cli.command()
@@ -148,7 +150,7 @@ def build(
                     wrapper,
                     names or None,
                     images_dir=migrations.ROOT / "images",
-                    say=lambda line: out.print(line, highlight=False),
+                    say=typer.echo,
                 )
             finally:
                 wrapper.close()
@@ -181,7 +183,7 @@ def create(
 
     async def work(service: AdminService) -> None:
         account = await service.account(username)
-        out.print(await service.new_token(account, days=days, label=label), highlight=False)
+        typer.echo(await service.new_token(account, days=days, label=label))
 
     _admin(file, state_dir, work)
 
@@ -191,10 +193,12 @@ def list_tokens(file: ConfigFile = None, state_dir: StateDir = None) -> None:
     """List the tokens by their fingerprints."""
 
     async def work(service: AdminService) -> None:
-        table = Table("fingerprint", "account", "label", "expires", "valid")
+        whole = Column("fingerprint", min_width=64, no_wrap=True)  # it is what `revoke` is given
+        table = Table(whole, "account", "label", "expires", "valid")
         now = datetime.now(UTC)
         for entry in await service.tokens():
-            row = (entry.sha256, str(entry.account_id), entry.label, f"{entry.expires_at:%F %T}")
+            label = escape(entry.label)
+            row = (entry.sha256, str(entry.account_id), label, f"{entry.expires_at:%F %T}")
             table.add_row(*row, "yes" if entry.valid(now) else "no")
         out.print(table)
 
@@ -219,7 +223,7 @@ def import_exercise(
     async def work(service: AdminService) -> None:
         for folder in folders:
             number = await service.import_exercise(folder, teacher)
-            out.print(f"{number}\t{folder}", highlight=False)
+            typer.echo(f"{number}\t{folder}")
 
     _admin(file, state_dir, work)
 
@@ -238,14 +242,21 @@ def submit(
     """Write an attempt as the platform would, and let the reference backend push it."""
 
     async def work(service: AdminService) -> None:
-        sources = [SourceFile(path.name, path.read_text()) for path in files]
+        sources = [SourceFile(path.name, _text(path)) for path in files]
         account = await service.account(username)
         attempt = await service.add_attempt(account, exercise_id, sources)
-        out.print(f"attempt {attempt}", highlight=False)
+        typer.echo(f"attempt {attempt}")
         if push:
             await asyncio.to_thread(pushed, push, attempt)
 
     _admin(file, state_dir, work)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{path}: not a text in UTF-8"]) from error
 
 
 def pushed(address: str, attempt: AttemptId) -> None:

@@ -15,12 +15,15 @@ from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 from commserver.errors import ConfigError
 
 PREFIX = "COMMSERVER_"
-NOT_KEYS = {"CONFIG", "TOKEN", "DEBIAN_MIRROR"}  # variables of ours that are no configuration keys
+NOT_KEYS = {"CONFIG", "TOKEN", "PULL"}  # variables of ours that are no configuration keys
 
 Seconds = float
 Bytes = int
@@ -35,7 +38,8 @@ class Section(BaseModel):
 class Database(Section):
     """Where the platform's tables and ours are."""
 
-    url: str = ""  # SQLAlchemy URL; "" = SQLite in the state directory
+    # SQLAlchemy URL, which may hold a password; "" = SQLite in the state directory.
+    url: str = Field(default="", repr=False)
     timeout: Seconds = Field(default=30.0, gt=0)  # for a connection, and for each transaction
 
 
@@ -71,7 +75,7 @@ class Backend(Section):
         if self.token_file is None:
             return self.token.get_secret_value()
         try:
-            return self.token_file.read_text().strip()
+            return self.token_file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError([f"backend.token_file: {error}"]) from error
 
@@ -144,7 +148,8 @@ class Config(BaseSettings):
     @property
     def database_url(self) -> str:
         """Where the database is, with the default filled in."""
-        return self.database.url or f"sqlite+aiosqlite:///{self.state_dir / 'commserver.db'}"
+        path = str(self.state_dir / "commserver.db")
+        return self.database.url or str(URL.create("sqlite+aiosqlite", database=path))
 
     @classmethod
     def settings_customise_sources(
@@ -180,6 +185,13 @@ def load(path: Path | None = None, *, state_dir: Path | None = None) -> Config:
             for problem in error.errors(include_input=False, include_url=False)
         ]
         raise ConfigError(problems) from error
+    except SettingsError as error:
+        raise ConfigError([*problems, f"{error}: lists and tables are written as JSON"]) from error
+    try:
+        if config.backend.enabled:
+            config.backend.secret()
+    except ConfigError as error:
+        problems += error.problems
     if problems:
         raise ConfigError(problems)
     return config.model_copy(update={"state_dir": state_dir}) if state_dir else config
@@ -191,7 +203,7 @@ def _read(path: Path | None) -> dict[str, Any]:
     if named is None and not path.exists():
         return {}
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError([f"{path}: {error}"]) from error
 
@@ -204,10 +216,9 @@ def _unknown(name: str) -> bool:
 def shown(config: Config) -> dict[str, Any]:
     """Return the effective values for people: secrets masked, passwords out of URLs."""
     values = config.model_dump(mode="json")
-    url = config.database_url
-    head, at, tail = url.rpartition("@")
-    if at and "://" in head:
-        scheme, _, login = head.partition("://")
-        url = f"{scheme}://{login.split(':')[0]}:***@{tail}"
+    try:
+        url = make_url(config.database_url).render_as_string(hide_password=True)
+    except ArgumentError:
+        url = "***"  # whatever it is, there may be a password in it
     values["database"]["url"] = url
     return values

@@ -216,15 +216,12 @@ class Board:
     def join(self, offer: Offer) -> None:
         """Know this runner, or its newer offer."""
         self._runners[offer.runner] = offer
+        self._unreserve()
 
     def leave(self, runner: str) -> None:
         """Forget this runner; what it has leased stays leased until its lease ends."""
-        gone = self._runners.pop(runner, None)
-        if gone and all(offer.engine != gone.engine for offer in self._runners.values()):
-            engine = self._engines.get(gone.engine)
-            if engine:
-                engine.reserved = None
-                self._forget_engine(gone.engine)
+        self._runners.pop(runner, None)
+        self._unreserve()
 
     # -- claims -----------------------------------------------------------------------------------
 
@@ -300,17 +297,19 @@ class Board:
         engine.held.add(entry.job.id)
         engine.alone = entry.deaths > 0
         until = None if entry.job.lease is None else now + entry.job.lease
-        again = replace(entry.lease, offer=offer, until=until)
+        again = replace(entry.lease, job=entry.job, offer=offer, until=until)
         writes = (entry.write(State.LEASED),) if offer.remote else ()
         return Change(Step.ADOPTED, entry.job.id, State.LEASED, writes, granted=again)
 
-    def started(self, lease: LeaseId) -> Change | Busy | None:
-        """Claim that the holder has begun."""
+    def started(self, lease: LeaseId) -> Change | Busy | Known | None:
+        """Claim that the holder has begun; saying so again changes nothing."""
         entry = self._present(lease)
-        if entry is None or entry.lease is None or entry.state is not State.LEASED:
+        if entry is None or entry.lease is None:
             return None
         if busy := self._busy(entry):
             return busy
+        if entry.state is State.RUNNING:
+            return Known(entry.job.id)
         entry.busy = True
         writes = (entry.write(State.RUNNING),) if entry.lease.offer.remote else ()
         return Change(Step.STARTED, entry.job.id, State.RUNNING, writes)
@@ -334,12 +333,16 @@ class Board:
         return self._busy(entry) or self._back(entry, Step.RELEASED, entry.tries, entry.deaths)
 
     def expire(self, lease: LeaseId, now: float) -> Change | Busy | None:
-        """Claim the run back from a holder that is lost; a counted try."""
+        """Claim the run back from a holder whose lease has run out; a counted try."""
         entry = self._present(lease)
-        if entry is None:
+        if entry is None or entry.lease is None:
+            return None
+        if busy := self._busy(entry):
+            return busy
+        if entry.lease.until is None or entry.lease.until > now:  # was extended meanwhile
             return None
         lost = Failure(Cause.CONTAINER, "the runner did not report in time")
-        claimed = self._busy(entry) or self._broken(entry, Broken(lost), now)
+        claimed = self._broken(entry, Broken(lost), now)
         return replace(claimed, revoked=True) if isinstance(claimed, Change) else claimed
 
     def finished(self, lease: Lease, outcome: Outcome, now: float) -> Change | Busy | None:
@@ -411,6 +414,7 @@ class Board:
         self._next_entry = max(self._next_entry, key.entry + 1)
         if lease is None:
             self._enter(entry)
+            self._events.clear()  # nobody knew other places before
         else:
             self._hold(entry, lease)
         return lease if orphan else None
@@ -436,9 +440,7 @@ class Board:
                 self._enter(entry)
                 self._events.append(RunQueued(entry.job))
             case Step.REPLACED:
-                self._leave(entry)
-                entry.job = change.writes[0].job
-                self._enter(entry)
+                self._renew(entry, change.writes[0].job)
                 self._events.append(RunReplaced(entry.job))
             case Step.LEASED | Step.ADOPTED:
                 assert change.granted is not None
@@ -468,10 +470,7 @@ class Board:
                 self._remove(entry)
                 self._ended(entry.job, change)
                 if change.successor:
-                    newer = self._entries[change.successor]
-                    self._leave(newer)
-                    newer.key = change.writes[-1].key
-                    self._enter(newer)
+                    self._move(self._entries[change.successor], change.writes[-1].key)
 
     def undo(self, change: Change) -> None:
         """Forget a claim that could not be committed: all is as before it, nothing is said."""
@@ -485,7 +484,9 @@ class Board:
 
     def forget(self, run: RunId) -> None:
         """Drop a run whose row is no longer ours to change; says nothing of it but the places."""
-        entry = self._entries[run]
+        entry = self._entries.get(run)
+        if entry is None:
+            return
         if entry.state is State.QUEUED:
             self._leave(entry)
         else:
@@ -493,6 +494,7 @@ class Board:
                 self._events.append(LeaseRevoked(entry.lease))
             self._let_go(entry)
         self._remove(entry)
+        self._ordering.ended(entry.job, entry.key)
 
     # -- judging ----------------------------------------------------------------------------------
 
@@ -502,29 +504,36 @@ class Board:
         """Return the run that this runner may take now.
 
         When a suspect is the next, the engine is reserved: nothing more is put on it until it is
-        empty and takes the suspect.
+        empty and takes the suspect. Another engine is not emptied for it as well, but takes it if
+        it is empty already.
         """
         if engine.reserved is None:
-            entry = self._next(offer, now, skip)
+            entry = self._next(offer, engine, now, skip)
             if entry is None or not entry.deaths:
                 return entry
             engine.reserved = entry.job.id
         suspect = self._entries[engine.reserved]
-        if engine.held or suspect.busy or not offer.fits(suspect.job.requires):
+        if engine.held or suspect.busy or engine.reserved in skip:
             return None
-        return suspect
+        return suspect if offer.fits(suspect.job.requires) else None
 
-    def _next(self, offer: Offer, now: float, skip: Collection[RunId]) -> _Entry | None:
+    def _next(
+        self, offer: Offer, engine: _Engine, now: float, skip: Collection[RunId]
+    ) -> _Entry | None:
         heads = [
             head
             for requires, lane in self._lanes.items()
-            if offer.fits(requires) and (head := self._head(lane, offer, now, skip)) is not None
+            if offer.fits(requires) and (head := self._head(lane, engine, now, skip)) is not None
         ]
         first: _Entry | None = min(heads, key=lambda head: head.key, default=None)
         return first
 
     def _head(
-        self, lane: "SortedDict[SortKey, _Entry]", offer: Offer, now: float, skip: Collection[RunId]
+        self,
+        lane: "SortedDict[SortKey, _Entry]",
+        engine: _Engine,
+        now: float,
+        skip: Collection[RunId],
     ) -> _Entry | None:
         entry: _Entry
         for entry in lane.values():
@@ -533,13 +542,13 @@ class Board:
                 continue
             if (runs := self._siblings(entry.job)) and runs.active:
                 continue
-            if entry.deaths and self._reserved_elsewhere(run, offer.engine):
+            if entry.deaths and engine.held and self._reserved(run):
                 continue
             return entry
         return None
 
-    def _reserved_elsewhere(self, run: RunId, engine: str) -> bool:
-        return any(other.reserved == run for name, other in self._engines.items() if name != engine)
+    def _reserved(self, run: RunId) -> bool:
+        return any(engine.reserved == run for engine in self._engines.values())
 
     def _replace(self, waiting: _Entry, job: Job) -> Change | Busy | Known:
         if waiting.busy:
@@ -637,7 +646,7 @@ class Board:
         """Know a run, waiting or not."""
         job = entry.job
         self._entries[job.id] = entry
-        self._owners.setdefault(job.owner, set()).add(job.id)
+        self._own(entry)
         if job.attempt is not None:
             runs = self._attempts.setdefault((job.attempt, job.purpose), _Attempt())
             if entry.state is State.QUEUED:
@@ -651,16 +660,48 @@ class Board:
         del self._entries[job.id]
         if entry.lease:
             self._leases.pop(entry.lease.id, None)
-        owned = self._owners[job.owner]
-        owned.discard(job.id)
-        if not owned:
-            del self._owners[job.owner]
+        self._disown(entry)
         if runs := self._siblings(job):
             assert job.attempt is not None
             runs.waiting = None if runs.waiting == job.id else runs.waiting
             runs.active = None if runs.active == job.id else runs.active
             if runs.waiting is runs.active is None:
                 del self._attempts[job.attempt, job.purpose]
+
+    def _own(self, entry: _Entry) -> None:
+        self._owners.setdefault(entry.job.owner, set()).add(entry.job.id)
+
+    def _disown(self, entry: _Entry) -> None:
+        owned = self._owners[entry.job.owner]
+        owned.discard(entry.job.id)
+        if not owned:
+            del self._owners[entry.job.owner]
+
+    def _renew(self, entry: _Entry, job: Job) -> None:
+        """Give a waiting run newer content; tries and their back-off stay."""
+        moves = job.requires != entry.job.requires
+        rest = entry.not_before
+        if moves:
+            self._leave(entry)
+        self._disown(entry)
+        entry.job, entry.not_before = job, rest
+        self._own(entry)
+        if moves:
+            self._enter(entry)
+        else:
+            self._ordering.entered(job, entry.key)
+
+    def _move(self, entry: _Entry, key: SortKey) -> None:
+        """Give a waiting run an earlier key; it and those it overtakes have other places now."""
+        lane = self._lanes[entry.job.requires]
+        before = lane.bisect_left(entry.key)
+        del lane[entry.key]
+        entry.key = key
+        lane[key] = entry
+        rank = lane.bisect_left(key)
+        if rank != before:
+            self._moved(entry, rank)
+        self._ordering.entered(entry.job, key)
 
     def _enter(self, entry: _Entry) -> None:
         """Put a run into its lane."""
@@ -720,6 +761,16 @@ class Board:
         engine.held.discard(run)
         engine.alone = False
         self._forget_engine(name)
+
+    def _unreserve(self) -> None:
+        """Keep no engine free for a suspect that none of its runners could take."""
+        for name, engine in list(self._engines.items()):
+            if engine.reserved is not None and not any(
+                offer.engine == name and offer.fits(self._entries[engine.reserved].job.requires)
+                for offer in self._runners.values()
+            ):
+                engine.reserved = None
+                self._forget_engine(name)
 
     def _forget_engine(self, name: str) -> None:
         engine = self._engines.get(name)

@@ -19,23 +19,24 @@ class EventBus:
     """
 
     def __init__(self) -> None:
-        self._handlers: dict[type, list[Handler]] = {}
+        self._subscriptions: dict[type, list[tuple[Handler]]] = {}
 
     def subscribe(self, handler: Handler, *kinds: type) -> Callable[[], None]:
         """Call `handler` with each later event of these kinds; the result ends that."""
+        own = (handler,)  # of its own identity: the same handler may be subscribed twice
         for kind in kinds:
             # Lists are replaced, never changed: a handler may subscribe while one is walked.
-            self._handlers[kind] = [*self._handlers.get(kind, []), handler]
+            self._subscriptions[kind] = [*self._subscriptions.get(kind, []), own]
 
         def unsubscribe() -> None:
             for kind in kinds:
-                self._handlers[kind] = [h for h in self._handlers[kind] if h is not handler]
+                self._subscriptions[kind] = [s for s in self._subscriptions[kind] if s is not own]
 
         return unsubscribe
 
     def publish(self, event: Event) -> None:
         """Tell everybody who asked for this kind."""
-        for handler in self._handlers.get(type(event), ()):
+        for (handler,) in self._subscriptions.get(type(event), ()):
             try:
                 handler(event)
             except Exception:

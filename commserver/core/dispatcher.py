@@ -1,7 +1,7 @@
 """The board in use: its clock, its commits, and those who wait for work."""
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -14,13 +14,13 @@ from commserver.core.clock import Clock
 from commserver.core.events import RunProgressed
 from commserver.core.execution import Failure, Outcome
 from commserver.core.jobs import Job, Lease, LeaseId, Offer, RunId
-from commserver.errors import StoreError
+from commserver.errors import AlreadyExists, StoreError
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-STORE_REST = 1.0  # seconds until an expiry is tried again that could not be stored
+STORE_REST = 1.0  # seconds until an end of a lease is tried again that could not be stored
 
 
 class Ledger(Protocol):
@@ -32,7 +32,7 @@ class Ledger(Protocol):
         Returns None when it is written, else the run whose row says otherwise.
 
         Raises:
-            StoreError: nothing is written.
+            StoreError: nothing is written; `AlreadyExists` when a row is there that should be new.
         """
 
 
@@ -47,9 +47,10 @@ class Dispatcher:
     """Makes every change of the board in three steps: claim, commit, apply and publish.
 
     A change that meets a busy run waits for it and is judged again. A commit that fails undoes the
-    claim and its error reaches the caller; a row that says otherwise drops the run from the board,
-    for then it is somebody else's. A caller that is cancelled in mid-commit still ends in a known
-    state: the commit runs on, and its result is applied.
+    claim and its error reaches the caller; a row that says otherwise drops its run from the board,
+    for then it is somebody else's, and what was wanted is judged again without it. A caller that is
+    cancelled in mid-commit still ends in a known state: the commit runs on, and its result is
+    applied.
     """
 
     def __init__(self, board: Board, ledger: Ledger, bus: EventBus, clock: Clock) -> None:
@@ -60,6 +61,7 @@ class Dispatcher:
         self._commits: set[asyncio.Task[bool]] = set()
         self._through: dict[RunId, asyncio.Event] = {}
         self._waiters: dict[asyncio.Future[Change], Offer] = {}
+        self._unheard: dict[LeaseId, RunId] = {}  # leases whose holder is gone, to be released
         self._alarm = asyncio.Event()
 
     async def run(self) -> None:
@@ -67,16 +69,24 @@ class Dispatcher:
         while True:
             now = self._clock.now()
             self._alarm.clear()
-            wake = None
-            for lease in self.board.overdue(now):
-                try:
-                    await self._change(partial(self.board.expire, lease.id, now))
-                except StoreError as error:
-                    log.warning("expiry_not_stored", run=lease.job.id, error=str(error))
-                    wake = now + STORE_REST
+            stored = [await self._expire(lease) for lease in self.board.overdue(now)]
+            for lease_id, run in list(self._unheard.items()):
+                if self.board.holds(lease_id):
+                    stored.append(await self._give_back(lease_id))
+                elif not self.board.busy(run):
+                    del self._unheard[lease_id]
             self._grant()
-            wake = wake or self.board.next_wake(now)
+            wakes = [self.board.next_wake(now), None if all(stored) else now + STORE_REST]
+            wake = min((wake for wake in wakes if wake is not None), default=None)
             await self._clock.wait(self._alarm, wake)
+
+    async def _expire(self, lease: Lease) -> bool:
+        try:
+            await self._change(lambda: self.board.expire(lease.id, self._clock.now()))
+        except StoreError as error:
+            log.warning("expiry_not_stored", run=lease.job.id, error=str(error))
+            return False
+        return True
 
     # -- ask --------------------------------------------------------------------------------------
 
@@ -105,6 +115,7 @@ class Dispatcher:
     def join(self, offer: Offer) -> None:
         """Know a runner, or its newer offer."""
         self.board.join(offer)
+        self._grant()
 
     def leave(self, runner: str) -> None:
         """Forget a runner; what it holds stays its own until the lease ends."""
@@ -124,18 +135,33 @@ class Dispatcher:
     async def try_lease(
         self, offer: Offer, count: int = 1, skip: Collection[RunId] = ()
     ) -> list[Lease]:
-        """Lease up to `count` runs that are there now, none of `skip`."""
+        """Lease up to `count` runs that are there now, none of `skip`.
+
+        Raises:
+            StoreError: not even the first could be stored.
+        """
         leases: list[Lease] = []
-        while len(leases) < count:
-            change = self.board.lease(offer, self._clock.now(), skip)
-            if change is None:
-                break
-            if lease := await self._leased(change):
-                leases.append(lease)
+        try:
+            while len(leases) < count:
+                change = self.board.lease(offer, self._clock.now(), skip)
+                if change is None:
+                    break
+                if lease := await self._leased(change):
+                    leases.append(lease)
+        except StoreError as error:
+            if not leases:
+                raise
+            log.warning("fewer_leased", runner=offer.runner, error=str(error))
+        except asyncio.CancelledError:
+            await self._abandon(leases)
+            raise
         return leases
 
     async def started(self, lease: LeaseId) -> bool:
-        """Record that the holder has begun; False when the lease is not the present one."""
+        """Record that the holder has begun; False when the lease is not the present one.
+
+        Told twice, it is recorded once.
+        """
         return await self._change(lambda: self.board.started(lease)) is not None
 
     def progressed(self, lease: Lease, stage: str, text: str) -> None:
@@ -176,11 +202,12 @@ class Dispatcher:
 
         Returns the change that was made, or what the judge said instead of one.
         """
-        while isinstance(claim := judge(), Busy):
-            await self._through.setdefault(claim.run, asyncio.Event()).wait()
-        if isinstance(claim, Change) and not await self._carry_out(claim):
-            return None
-        return claim
+        while True:
+            claim = judge()
+            if isinstance(claim, Busy):
+                await self._through.setdefault(claim.run, asyncio.Event()).wait()
+            elif not isinstance(claim, Change) or await self._carry_out(claim):
+                return claim
 
     async def _carry_out(self, change: Change) -> bool:
         """Commit and apply a claim; False when a row said otherwise."""
@@ -193,9 +220,8 @@ class Dispatcher:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
+            task.add_done_callback(partial(_log_failure, change.run))
             await asyncio.wait({task})  # ends by the store's own deadline
-            if not task.cancelled() and (error := task.exception()):
-                log.warning("commit_failed_unheard", run=change.run, error=str(error))
             raise
 
     async def _commit(self, change: Change) -> bool:
@@ -208,16 +234,22 @@ class Dispatcher:
             self._apply(change)
             return True
         log.error("row_changed_elsewhere", run=conflict, step=change.step)
-        self._undo(change)
-        self.board.forget(conflict)
+        self.board.undo(change)
+        new = self.board.job(conflict) is None
+        self.board.forget(conflict)  # before anybody else can be granted it
+        self._free(change)
         self._publish()
+        self._grant()
+        if new:
+            raise AlreadyExists(conflict)
         return False
 
     def _apply(self, change: Change) -> None:
         self.board.apply(change)
         self._free(change)
         self._publish()
-        if change.not_before or (change.granted and change.granted.until is not None):
+        lease = change.granted
+        if change.not_before or (lease and (lease.until is not None or lease.id in self._unheard)):
             self._alarm.set()
         self._grant()
 
@@ -264,6 +296,40 @@ class Dispatcher:
         try:
             done = await self._carry_out(change)
         except asyncio.CancelledError:
-            await self.release(change.granted.id)  # its holder will never hear of it
+            await self._abandon([change.granted])
             raise
         return change.granted if done else None
+
+    async def _abandon(self, leases: Iterable[Lease]) -> None:
+        """Release what no holder will ever hear of; what fails, or is cancelled, `run` does."""
+        unheard = {lease.id: lease.job.id for lease in leases}
+        self._unheard |= unheard
+        try:
+            for lease in unheard:
+                await self._give_back(lease)
+        finally:
+            if self._unheard:
+                self._alarm.set()
+
+    async def _give_back(self, lease: LeaseId) -> bool:
+        run = self._unheard.get(lease)
+        if run is None:
+            return True
+
+        def judge() -> Change | Busy | None:
+            # A lease that is still being committed cannot be found by its id yet.
+            return Busy(run) if self.board.busy(run) else self.board.release(lease)
+
+        try:
+            await self._change(judge)
+        except StoreError as error:
+            log.warning("release_not_stored", run=run, error=str(error))
+            return False
+        self._unheard.pop(lease, None)
+        return True
+
+
+def _log_failure(run: RunId, commit: asyncio.Task[bool]) -> None:
+    """Say what the caller of this commit does not hear any more."""
+    if not commit.cancelled() and (error := commit.exception()):
+        log.warning("commit_failed_unheard", run=run, error=str(error))

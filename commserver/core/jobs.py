@@ -55,12 +55,10 @@ Requires = tuple[Requirement, ...]
 
 def normalised(requires: Iterable[Requirement]) -> Requires:
     """Return equal requirements as equal tuples, so that they share a lane."""
-    return tuple(
-        sorted(
-            Requirement(name, op, tuple(sorted(set(values), key=str)))
-            for name, op, values in requires
-        )
-    )
+    distinct = {
+        Requirement(name, op, tuple(sorted(set(values), key=repr))) for name, op, values in requires
+    }
+    return tuple(sorted(distinct, key=repr))  # values may be words beside numbers
 
 
 @dataclass(frozen=True, slots=True)

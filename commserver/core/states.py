@@ -97,11 +97,7 @@ def after(before: State | None, step: Step) -> State | None:
 def diagram() -> str:
     """Return the table as a Mermaid state diagram, for the documentation."""
     lines = ["stateDiagram-v2"]
-    lines += [
-        f"    {before or '[*]'} --> {after}: {step}"
-        for before, step, after in TRANSITIONS
-        if before is not after
-    ]
+    lines += [f"    {before or '[*]'} --> {after}: {step}" for before, step, after in TRANSITIONS]
     lines += [f"    {state} --> [*]" for state in State if state.ended]
     return "\n".join(lines)
 

@@ -37,6 +37,7 @@ CPU_PERIOD = 20_000  # microseconds
 START_DEADLINE = 20.0  # seconds from the start to the runner's greeting
 MARGIN = 15.0  # seconds past a process's real limit until its report must be there
 REMOVE_DEADLINE = 20.0  # seconds
+STATE_DEADLINE = 5.0  # seconds, to ask what became of a container
 PING_DEADLINE = 3.0  # seconds
 
 READ_SIZE = 1 << 18  # bytes at most from the attach socket
@@ -141,7 +142,6 @@ class ContainerSpec:
                     {"Name": "core", "Soft": 0, "Hard": 1},  # 1: see the runner
                     {"Name": "nofile", "Soft": self.nofile, "Hard": self.nofile},
                 ],
-                "OomKillDisable": False,
                 "LogConfig": {"Type": "none"},
                 "Init": False,
                 "AutoRemove": False,
@@ -272,7 +272,7 @@ class Container:
         """What an execution that stopped in the middle is to be called."""
         message = str(error) or type(error).__name__
         try:
-            state = await self._wrapper.state(self.spec.name)
+            state = await self._wrapper.state(self.spec.name, STATE_DEADLINE)
         except SandboxUnavailable:
             return SandboxLost(
                 "the engine went away", self.id, engine_down=not await self._engine_answers()
@@ -313,7 +313,7 @@ async def _next(
         async with asyncio.timeout(within):
             frame = await anext(incoming)
     except StopAsyncIteration as error:
-        raise EOFError("the container ended") from error
+        raise EOFError("the container says no more") from error
     except TimeoutError as error:
         raise TimeoutError(f"the container said nothing for {within:g} s") from error
     header = frame.header

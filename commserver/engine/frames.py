@@ -13,7 +13,7 @@ Raises:
 import json
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -186,16 +186,16 @@ def check_request(request: ExecutionRequest) -> None:
     """
     if not request.processes:
         raise ValueError("there is nothing to run")
-    known = {_path(file.path) for file in request.files}
+    known = _distinct([file.path for file in request.files])
     for process in request.processes:
         _text(process.name)
         if not process.argv or not process.argv[0]:
             raise ValueError(f"{process.name} has no program")
         for argument in process.argv:
             _text(argument)
-        if unknown := set(process.files) - known:
+        if unknown := _distinct(process.files) - known:
             raise ValueError(f"{process.name} asks for {min(unknown)!r}, which is not there")
-        artifacts = set(map(_path, process.artifacts))
+        artifacts = _distinct(process.artifacts)
         if process is request.compile:
             known |= artifacts
     _header(request, Settings(0, 0, 0, 0, 0))
@@ -262,6 +262,17 @@ def _path(path: str) -> str:
     ):
         raise ValueError(f"{path!r} is no relative, plain path")
     return path
+
+
+def _distinct(paths: Sequence[str]) -> set[str]:
+    """Paths that can all be in one folder: none twice, none a folder of another's."""
+    distinct = set(map(_path, paths))
+    if len(distinct) != len(paths):
+        raise ValueError("a path is there twice")
+    folders = {path[:end] for path in paths for end, char in enumerate(path) if char == "/"}
+    if both := distinct & folders:
+        raise ValueError(f"{min(both)!r} is a file and a folder")
+    return distinct
 
 
 def read_report(frame: Frame, process: Process) -> ProcessReport:

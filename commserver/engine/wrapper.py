@@ -38,9 +38,7 @@ UNCERTAIN = 120.0
 
 # What the SDK and the layers below it raise when the engine cannot be reached or falls silent.
 _UNREACHABLE = (
-    requests.exceptions.ConnectionError,
-    requests.exceptions.Timeout,
-    requests.exceptions.ChunkedEncodingError,
+    requests.exceptions.RequestException,
     urllib3.exceptions.HTTPError,
     OSError,
 )
@@ -261,9 +259,11 @@ class DockerWrapper:
         answer: dict[str, Any] = await self._call(lambda api: api.wait(name), deadline=deadline)
         return int(answer["StatusCode"])
 
-    async def state(self, name: str) -> ContainerState:
+    async def state(self, name: str, deadline: float | None = None) -> ContainerState:
         """Where it stands."""
-        answer: dict[str, Any] = await self._call(lambda api: api.inspect_container(name))
+        answer: dict[str, Any] = await self._call(
+            lambda api: api.inspect_container(name), deadline=deadline
+        )
         state = answer["State"]
         return ContainerState(
             status=str(state["Status"]),
@@ -369,6 +369,7 @@ class DockerWrapper:
 
         def work(api: APIClient) -> None:
             printed: list[str] = []
+            problem = ""
             steps = api.build(
                 fileobj=io.BytesIO(context),
                 custom_context=True,
@@ -380,12 +381,12 @@ class DockerWrapper:
                 forcerm=True,
                 decode=True,
             )
+            # To its end in any case: only then is the connection free again.
             for step in steps:
                 printed = [*printed[-30:], str(step.get("stream", ""))]
-                if "error" in step:
-                    raise SandboxError(
-                        f"{tag} cannot be built: {step['error']}\n{''.join(printed)}"
-                    )
+                problem = str(step.get("error", problem))
+            if problem:
+                raise SandboxError(f"{tag} cannot be built: {problem}\n{''.join(printed)}")
 
         await self._call(work, deadline=deadline)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 class BackOff:
-    """Jittered exponential pauses: each up to twice the one before, none above `most` seconds.
+    """Jittered exponential pauses: each step is twice the one before, none above `most` seconds.
 
     The jitter keeps many clients of one restarted server from coming back all at once.
     """
@@ -13,10 +13,10 @@ class BackOff:
     def __init__(
         self, first: float, most: float, jitter: Callable[[], float] = random.random
     ) -> None:
-        self._first = first
+        self._first = min(first, most)
         self._most = most
         self._jitter = jitter
-        self._next = first
+        self._next = self._first
 
     def pause(self) -> float:
         """Return the seconds to wait now: between half and all of the present step."""

@@ -35,7 +35,7 @@ class Content:
         """
         try:
             return _DECODER.decode(stored)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise StoreError(f"a stored content cannot be read: {error}") from error
 
 

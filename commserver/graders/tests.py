@@ -113,7 +113,7 @@ def grade(grade_max: int, earned: int, total: int) -> int:
     """Return floor(grade_max * earned / total + 1/2), the full grade only for all points."""
     if earned >= total:
         return grade_max
-    return min((2 * grade_max * earned + total) // (2 * total), grade_max - 1)
+    return max(0, min((2 * grade_max * earned + total) // (2 * total), grade_max - 1))
 
 
 def _status(process: ProcessReport) -> Status:
@@ -125,14 +125,18 @@ def _status(process: ProcessReport) -> Status:
 
 def _unusable(names: Sequence[str], wanted: Sequence[str], language: Language) -> str:
     """Return in a student's words why these files cannot be run, "" when they can."""
-    folders = {str(folder) for name in names for folder in PurePosixPath(name).parents}
+    folders = {folder for name in names for folder in _folders(name)}
     for name in names:
-        if not is_safe(name) or name in folders or name == language.program:
+        if not is_safe(name) or name in folders or language.program in (name, *_folders(name)):
             return f"a file cannot be called {name!r}"
     missing = [name for name in wanted if name not in names]
     if missing:
         return f"{', '.join(missing)} is missing; you handed in {', '.join(names)}"
     return ""
+
+
+def _folders(name: str) -> list[str]:
+    return [str(folder) for folder in PurePosixPath(name).parents]
 
 
 def _main(names: Sequence[str], wanted: Sequence[str], language: Language) -> str:
@@ -169,7 +173,7 @@ def _compiler_says(report: ProcessReport) -> str:
 def _told(case: Case, status: Status, earned: int, process: ProcessReport) -> list[str]:
     """Return the lines that the student reads about one case."""
     lines = [f"{case.name}: {status} ({earned}/{case.points})"]
-    if status is Status.RUNTIME_ERROR:
+    if status is Status.RUNTIME_ERROR and not case.hidden:  # an exit status can tell the input
         lines.append(f"  {_ending(process.exit_code)}")
     if status is not Status.ACCEPTED and case.hint:
         lines.append(f"  hint: {case.hint}")

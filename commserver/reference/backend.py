@@ -21,7 +21,7 @@ from http import HTTPStatus
 
 FRAME_LIMIT = 1 << 20
 HEADER_LIMIT = 16 << 10
-PATIENCE = 10.0  # seconds for a request to arrive, or a HANDSHAKE
+PATIENCE = 10.0  # seconds for an HTTP request to arrive
 WAITING_LIMIT = 100_000  # submissions while nobody is connected
 
 
@@ -35,7 +35,8 @@ class ReferenceBackend:
         """`tell` is given one line for each packet, in either direction."""
         self._tell = tell or (lambda line: None)
         self._token = token
-        self._links: set[asyncio.StreamWriter] = set()
+        self._open: set[asyncio.StreamWriter] = set()
+        self._links: set[asyncio.StreamWriter] = set()  # those of them that were welcomed
         self._waiting: deque[str] = deque()
         self._servers: list[asyncio.Server] = []
         self.connected = asyncio.Event()
@@ -56,7 +57,7 @@ class ReferenceBackend:
         """Hang up on everybody and stop listening."""
         for server in self._servers:
             server.close()
-        for writer in list(self._links):
+        for writer in list(self._open):
             writer.close()
         await asyncio.sleep(0)
 
@@ -83,12 +84,13 @@ class ReferenceBackend:
 
     async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one commserver."""
+        self._open.add(writer)
         try:
             while line := await reader.readline():
                 packet = _object(line)
                 self._tell(f"commserver -> backend  {_masked(packet)}")
                 if packet.get("cmd") == "HANDSHAKE" and hmac.compare_digest(
-                    packet.get("TOKEN", "").encode(), self._token.encode()
+                    packet.get("TOKEN", "").encode(errors="surrogatepass"), self._token.encode()
                 ):
                     self._send(writer, packet)
                     self._links.add(writer)
@@ -97,6 +99,7 @@ class ReferenceBackend:
         except (OSError, ValueError):
             pass  # a peer that vanishes or talks nonsense is let go
         finally:
+            self._open.discard(writer)
             self._links.discard(writer)
             if not self._links:
                 self.connected.clear()
@@ -104,6 +107,7 @@ class ReferenceBackend:
 
     async def _http(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request and close."""
+        self._open.add(writer)
         try:
             async with asyncio.timeout(PATIENCE):
                 status, answer = await self._answer(reader)
@@ -114,13 +118,17 @@ class ReferenceBackend:
                 + body
             )
             await writer.drain()
-        except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):
+        except (OSError, TimeoutError, asyncio.IncompleteReadError):
             pass  # likewise
         finally:
+            self._open.discard(writer)
             writer.close()
 
     async def _answer(self, reader: asyncio.StreamReader) -> tuple[HTTPStatus, dict[str, object]]:
-        method, path, length = await _request(reader)
+        try:
+            method, path, length = await _request(reader)
+        except ValueError:
+            return HTTPStatus.BAD_REQUEST, {"error": "this is no HTTP request"}
         match method, path:
             case "GET", "/":
                 connected, waiting = len(self._links), len(self._waiting)
@@ -129,7 +137,10 @@ class ReferenceBackend:
                 id = _object(await reader.readexactly(length)).get("id", "")
                 if not id:
                     return HTTPStatus.BAD_REQUEST, {"error": 'send {"id": "42"}'}
-                self.submit(id)
+                try:
+                    self.submit(id)
+                except OverflowError as error:
+                    return HTTPStatus.SERVICE_UNAVAILABLE, {"error": str(error)}
                 return HTTPStatus.ACCEPTED, {"id": id, "connected": len(self._links)}
             case "POST", "/submit":
                 return HTTPStatus.BAD_REQUEST, {"error": "no body, or too long"}

@@ -81,6 +81,7 @@ class AdminService:
         """
         text, definition = read_exercise(folder)
         instruction = folder / "instruction.md"
+        told = _text(instruction) if instruction.exists() else ""
 
         async def work(connection: AsyncConnection) -> int:
             daos = self._daos
@@ -96,7 +97,7 @@ class AdminService:
                 account_id=author,
                 course_id=course,
                 title=definition.title,
-                instruction=instruction.read_text() if instruction.exists() else "",
+                instruction=told,
                 grade_max=definition.grade_max,
             )
             if await daos.scripts.newest(connection, exercise) != text:
@@ -142,8 +143,16 @@ def read_exercise(folder: Path) -> tuple[str, Definition]:
     Raises:
         DefinitionError: it is not there, or wrong.
     """
+    path = folder / "exercise.toml"
+    text = _text(path)
     try:
-        text = (folder / "exercise.toml").read_text()
+        return text, parse(text)
+    except DefinitionError as error:
+        raise DefinitionError([f"{path}: {problem}" for problem in error.problems]) from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise DefinitionError([f"{folder / 'exercise.toml'}: {error}"]) from error
-    return text, parse(text)
+        raise DefinitionError([f"{path}: {error}"]) from error

@@ -75,18 +75,24 @@ class Sandbox(Protocol):
 
 @dataclass(slots=True)
 class _Engine:
-    """An engine and what its slots share."""
+    """An engine and what its slots share; `idle` are those that wait for it or for a run."""
 
     sandbox: Sandbox
     slots: range
     images: frozenset[str] = frozenset()
     up: asyncio.Event = field(default_factory=asyncio.Event)
     doubted: asyncio.Event = field(default_factory=asyncio.Event)
+    idle: set[asyncio.Task[Lease]] = field(default_factory=set)
 
     def offer(self, slot: int) -> Offer:
         """Return what a slot brings."""
         name = self.sandbox.name
         return Offer(f"{name}/{slot}", name, {"image": frozenset(self.images)})
+
+    def rouse(self) -> None:
+        """Let idle slots look again: what they wait with is no longer true."""
+        for waiting in self.idle:
+            waiting.cancel()
 
 
 class DockerManager:
@@ -114,7 +120,6 @@ class DockerManager:
             for i, sandbox in enumerate(sandboxes)
         ]
         self._tries: dict[LeaseId, asyncio.Task[Outcome]] = {}
-        self._idle: set[asyncio.Task[None]] = set()
         self._draining = False
         bus.subscribe(self._revoked, LeaseRevoked)
 
@@ -132,8 +137,8 @@ class DockerManager:
     async def drain(self, grace: float) -> None:
         """Take nothing new; give what runs `grace` seconds to end, then put it back."""
         self._draining = True
-        for slot in self._idle:
-            slot.cancel()
+        for engine in self._engines:
+            engine.rouse()
         if self._tries:
             await asyncio.wait(self._tries.values(), timeout=grace)
         for attempt in list(self._tries.values()):
@@ -170,6 +175,7 @@ class DockerManager:
         for slot in engine.slots:
             self._runs.join(engine.offer(slot))
         engine.up.set()
+        engine.rouse()
 
     def _down(self, engine: _Engine, reason: str) -> None:
         if engine.up.is_set():
@@ -177,22 +183,36 @@ class DockerManager:
             engine.up.clear()
             for slot in engine.slots:
                 self._runs.leave(engine.offer(slot).runner)
+            engine.rouse()
 
     # -- slots ------------------------------------------------------------------------------------
 
     async def _slot(self, engine: _Engine, slot: int) -> None:
         """Take one run after the other, until drained."""
         while not self._draining:
-            me = asyncio.current_task()
-            assert me is not None
-            self._idle.add(me)
-            try:
-                await engine.up.wait()
-                lease = await self._runs.lease(engine.offer(slot))
-            finally:
-                self._idle.discard(me)
-            with structlog.contextvars.bound_contextvars(run=lease.job.id, slot=slot):
-                await self._serve(engine, slot, lease)
+            if lease := await self._next(engine, slot):
+                with structlog.contextvars.bound_contextvars(run=lease.job.id, slot=slot):
+                    await self._serve(engine, slot, lease)
+
+    async def _next(self, engine: _Engine, slot: int) -> Lease | None:
+        """Wait for a run; None when the slot was roused."""
+        waiting = asyncio.create_task(self._leased(engine, slot))
+        engine.idle.add(waiting)
+        try:
+            await asyncio.wait({waiting})
+        except asyncio.CancelledError:
+            waiting.cancel()
+            await asyncio.wait({waiting})
+            if not waiting.cancelled():
+                await self._give_back(waiting.result())
+            raise
+        finally:
+            engine.idle.discard(waiting)
+        return None if waiting.cancelled() else waiting.result()
+
+    async def _leased(self, engine: _Engine, slot: int) -> Lease:
+        await engine.up.wait()
+        return await self._runs.lease(engine.offer(slot))
 
     async def _serve(self, engine: _Engine, slot: int, lease: Lease) -> None:
         """See one lease through to its outcome, or give it back."""

@@ -134,11 +134,11 @@ class ExecService:
             return Failure(Cause.NOT_FOUND, "the attempt has no files")
         if seen.grader is None or seen.attempt.grade_max is None:
             return Failure(Cause.NOT_FOUND, "the exercise has no grader")
-        if self._dispatcher.board.waiting() >= self._queue.limit:
+        if self._full_for(seen.attempt.id):
             return Failure(Cause.FULL, "too many submissions are waiting; hand in again later")
         named = seen.attempt.language or ""
         language = self._languages.get(named.strip().casefold())
-        if language is None:
+        if language is None or language not in LANGUAGES:
             return Failure(Cause.IMAGE, f"there is no image for the language {named!r}")
         if not is_definition(seen.grader):
             return Failure(Cause.EXERCISE, "correction scripts cannot be run yet")
@@ -150,6 +150,11 @@ class ExecService:
             return Failure(Cause.EXERCISE, str(error))
         real = plan.real if isinstance(plan, ExecutionRequest) else 0.0
         return content, real + LEASE_MARGIN
+
+    def _full_for(self, attempt: AttemptId) -> bool:
+        """Return whether one run more is too many; an attempt that has one is no newcomer."""
+        board = self._dispatcher.board
+        return board.waiting() >= self._queue.limit and not board.runs_of_attempt(attempt)
 
     async def _refuse(self, job: Job, failure: Failure) -> Submitted:
         log.warning("run_refused", attempt=job.attempt, cause=failure.cause, why=failure.message)

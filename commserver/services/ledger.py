@@ -1,6 +1,5 @@
 """Where the board's changes are made certain, and what a new process finds there."""
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -19,11 +18,12 @@ from commserver.dao.leases import StoredLease
 ADOPT_GRACE = 60.0  # seconds after a start in which other machines may say what they still hold
 
 
-@dataclass(frozen=True, slots=True)
 class _Conflict(Exception):
     """A row said otherwise: undo the transaction."""
 
-    run: RunId
+    def __init__(self, run: RunId) -> None:
+        super().__init__(run)
+        self.run = run
 
 
 class DatabaseLedger:

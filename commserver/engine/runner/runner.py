@@ -130,7 +130,8 @@ def from_json(data: bytes) -> dict[str, object]:
         text = data.decode()
         # Typed as if it took a scanner; any object with these attributes does.
         value, end = make_scanner(_JsonRules)(text, 0)  # type: ignore[arg-type]
-    except (ValueError, StopIteration, RecursionError) as error:
+    except (ValueError, StopIteration, RecursionError, SystemError) as error:
+        # SystemError: its own exception belongs to `json`, which is not loaded.
         raise BrokenRequest("the header is no JSON") from error
     if end != len(text) or type(value) is not dict:
         raise BrokenRequest("the header is not one JSON object")
@@ -420,12 +421,14 @@ def become_learner(request: Request, fds: tuple[int, int, int]) -> None:
     with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
         file.write(b"1000")
     os.nice(10)  # counts only inside this container: the runner comes first
-    for what, limit in (
+    for what, wanted in (
         (resource.RLIMIT_CORE, core_limit()),
         (resource.RLIMIT_NOFILE, request.nofile),
         (resource.RLIMIT_FSIZE, request.fsize),
         (resource.RLIMIT_STACK, request.stack),
     ):
+        hard = resource.getrlimit(what)[1]
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(what, (limit, limit))
     os.setgroups([])
     os.setresgid(request.uid, request.uid, request.uid)
@@ -443,8 +446,11 @@ def core_limit() -> int:
     A host whose dumps go to a program calls it whatever the limit, outside of any container; only
     one byte, which the kernel takes for a sign, keeps it from that.
     """
-    with open("/proc/sys/kernel/core_pattern", "rb") as file:
-        return int(file.read(1) == b"|")
+    try:
+        with open("/proc/sys/kernel/core_pattern", "rb") as file:
+            return int(file.read(1) == b"|")
+    except OSError:
+        return 0
 
 
 def start(task: Task, request: Request, fds: tuple[int, int, int]) -> tuple[int, float, float]:
@@ -643,7 +649,6 @@ class Run:
         now = self._weigh()
         if self.peak >= self.task.memory or self.meter.kills() > self._kills_before:
             self.flags |= MEMORY
-
         return now
 
     def _weigh(self) -> int:

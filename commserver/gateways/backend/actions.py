@@ -18,6 +18,7 @@ log = structlog.get_logger(__name__)
 GATEWAY = "backend"
 LARGEST_ID = 2**63 - 1  # what both databases can hold
 STORE_PAUSES = (0.2, 5.0)  # seconds, first and longest, while the database is away
+MESSAGE_SHOWN = 200  # characters of a backend's text that are logged
 
 
 @dataclass(slots=True)
@@ -32,6 +33,7 @@ class Link:
 
 async def on_exercise(packet: Exercise, link: Link) -> None:
     """Have the attempt run. While the database is away the link is not read: nothing is lost."""
+    link.protocol.welcomed()  # by its work, where the backend is silent about the token
     attempt = attempt_id(packet.id)
     back_off = BackOff(*STORE_PAUSES)
     while True:
@@ -51,7 +53,9 @@ async def on_welcome(packet: Handshake | Ok, link: Link) -> None:
 
 async def on_error(packet: Error, link: Link) -> None:
     """Remember that the token was wrong: the client hangs up and tries again later."""
-    link.protocol.refused(packet.message)
+    message = str(packet.message)[:MESSAGE_SHOWN]
+    link.protocol.refused(message)
+    log.error("handshake_refused", message=message)
 
 
 def attempt_id(id: str | int) -> AttemptId:

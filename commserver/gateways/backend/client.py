@@ -8,7 +8,7 @@ from logging import INFO, WARNING
 import structlog
 
 from commserver.config import Backend
-from commserver.errors import PacketTooLarge
+from commserver.errors import ConfigError, PacketTooLarge
 from commserver.gateways.backend import packets
 from commserver.gateways.backend.actions import ACTIONS, Link
 from commserver.gateways.backend.notices import refuse
@@ -27,7 +27,7 @@ class Client:
     """The seed's Client: dials the backend, says HANDSHAKE, hands over each EXERCISE.
 
     A link that ends, for whatever reason, is dialled again after a jittered, growing pause; the
-    pause starts over once a backend that did not refuse us has said something.
+    pause starts over once a backend has welcomed us, with an echo or with work.
     """
 
     def __init__(self, config: Backend, exec_service: ExecService) -> None:
@@ -45,7 +45,7 @@ class Client:
             while not self._stopping.is_set():
                 try:
                     await self._link()
-                except (OSError, TimeoutError, PacketTooLarge) as error:
+                except (OSError, TimeoutError, PacketTooLarge, ConfigError) as error:
                     log.warning("link_down", error=str(error) or type(error).__name__)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._back_off.pause()):
@@ -67,6 +67,8 @@ class Client:
             reader, writer = await asyncio.open_connection(self._config.host, self._config.port)
         self._writer = writer
         try:
+            if self._stopping.is_set():
+                return
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             protocol = BackendProtocol(self._config.secret(), self._config.frame_limit)
             writer.write(protocol.handshake())
@@ -81,12 +83,14 @@ class Client:
     async def _read(self, reader: asyncio.StreamReader, link: Link) -> None:
         """Act on each frame, one after the other: a slow database slows the backend, no more."""
         while data := await self._next(reader):
-            for frame in link.protocol.receive(data):
-                await self._interpreter.interpret(frame, link)
-            if link.protocol.phase is Phase.REFUSED:
-                log.error("handshake_refused")
-                return
-            self._back_off.reset()
+            while frames := link.protocol.receive(data):
+                for frame in frames:
+                    await self._interpreter.interpret(frame, link)
+                    if link.protocol.phase is Phase.REFUSED:
+                        return
+                data = b""  # once more: it says so if the stream cannot be read on
+            if link.protocol.phase is Phase.WELCOMED:
+                self._back_off.reset()
         log.log(INFO if self._stopping.is_set() else WARNING, "link_down", error="closed")
 
     async def _next(self, reader: asyncio.StreamReader) -> bytes:

@@ -31,7 +31,7 @@ class Ok(Packet, tag="OK", frozen=True):
 class Error(Packet, tag="ERROR", frozen=True):
     """The handshake was wrong (a backend may say so)."""
 
-    message: str = ""
+    message: object = ""  # whatever its type, it is a refusal
 
 
 Received = Handshake | Exercise | Ok | Error

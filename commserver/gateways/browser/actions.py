@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from commserver.errors import NotAuthenticated
+import structlog
+
+from commserver.errors import NotAuthenticated, StoreError
 from commserver.gateways.browser import notices
 from commserver.gateways.browser.outbox import Outbox
 from commserver.gateways.browser.packets import Auth, Error, Ok, Packet
@@ -10,6 +12,8 @@ from commserver.gateways.browser.protocol import BrowserProtocol
 from commserver.gateways.interpreter import ActionTable
 from commserver.services.auth_service import AuthService, Identity
 from commserver.services.watch_service import WatchService
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -34,8 +38,11 @@ async def on_auth(packet: Auth, connection: Connection) -> Packet | None:
 
 def refuse(error: Exception, connection: Connection) -> Error:
     """Return the ERROR for it, and count the failures of strangers."""
-    if isinstance(error, NotAuthenticated):
-        connection.protocol.failed()
+    match error:
+        case NotAuthenticated():
+            connection.protocol.failed()
+        case StoreError():
+            log.warning("command_failed", error=str(error))
     return notices.error(error)
 
 

@@ -1,6 +1,6 @@
 """What a browser is told, in its own protocol's words."""
 
-from commserver.core.execution import Broken, Cause, Completed, Failure, Outcome, Status
+from commserver.core.execution import Broken, Cause, Completed, Failure, Fault, Outcome, Status
 from commserver.core.jobs import Job
 from commserver.core.states import State
 from commserver.errors import MalformedPacket, NotAllowed, NotAuthenticated, NotFound, ProtocolError
@@ -59,7 +59,7 @@ def error(problem: Exception) -> Error:
         case MalformedPacket() | ProtocolError():
             return Error("400", OTHER, "", message=str(problem))
         case _:
-            return Error("500", OTHER, "", message="internal error", fault="system")
+            return Error("500", OTHER, "", message="internal error", fault=Fault.SYSTEM)
 
 
 def _failure(job: Job, failure: Failure) -> Error:

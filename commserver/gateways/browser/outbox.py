@@ -39,7 +39,9 @@ class Outbox:
         self._filled = asyncio.Event()
 
     def answer(self, packet: Packet) -> None:
-        """Keep a packet; they go out in this order."""
+        """Keep a packet; they go out in this order, and none after the close or a gap."""
+        if self._close:
+            return
         if len(self._packets) < self._limit:
             self._packets.append(packet)
         else:

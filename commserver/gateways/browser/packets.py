@@ -66,6 +66,14 @@ class Error(Packet, tag="ERROR", frozen=True):
 
 Received = Auth
 
+
+class _Command(msgspec.Struct):
+    """What every packet has. A struct that is decoded alone is not asked for its tag."""
+
+    cmd: str
+
+
+_COMMAND_DECODER = msgspec.json.Decoder(_Command)
 _DECODER = msgspec.json.Decoder(Received)
 _ENCODER = msgspec.json.Encoder()
 
@@ -77,6 +85,7 @@ def decode(frame: bytes) -> Received:
         MalformedPacket: no JSON object, no `cmd` that we know, or a field of the wrong type.
     """
     try:
+        _COMMAND_DECODER.decode(frame)
         return _DECODER.decode(frame)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedPacket(str(error)) from error

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Iterable
 from http import HTTPStatus
 
 import structlog
@@ -12,6 +13,7 @@ from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 
 from commserver.config import Browser
+from commserver.core.execution import Fault
 from commserver.gateways.browser import packets
 from commserver.gateways.browser.actions import ACTIONS, Connection, refuse
 from commserver.gateways.browser.outbox import TOO_SLOW, Close, Outbox
@@ -24,6 +26,7 @@ log = structlog.get_logger(__name__)
 
 BACKLOG = 4096  # a whole exam room reconnects at once
 SEND_TIMEOUT = 30.0  # seconds that one packet may take to leave
+CLOSE_TIMEOUT = 2.0  # seconds for a socket's closing handshake
 
 
 class Server:
@@ -53,7 +56,7 @@ class Server:
             ping_interval=self._config.ping_period,
             ping_timeout=self._config.ping_timeout,
             open_timeout=self._config.auth_timeout,
-            close_timeout=2.0,
+            close_timeout=CLOSE_TIMEOUT,
             backlog=BACKLOG,
             server_header=None,
         ) as server:
@@ -61,6 +64,8 @@ class Server:
             self.listening.set()
             log.info("listening", gateway=self.name, host=self._config.host, port=self.port)
             await self._stopping.wait()
+            server.close()
+            await _bounded(server.wait_closed(), list(server.connections))
 
     def stop(self) -> None:
         """Let `run` close every socket and return."""
@@ -83,12 +88,11 @@ class Server:
         self._open += 1
         sender = asyncio.create_task(_send(socket, connection.outbox))
         try:
-            await self._read(socket, connection)
+            if reason := await self._read(socket, connection):
+                connection.outbox.close(CloseCode.POLICY_VIOLATION, reason)
+                await asyncio.wait({sender})
         except ConnectionClosed:
             pass
-        except TimeoutError:
-            connection.outbox.close(CloseCode.POLICY_VIOLATION, "no AUTH in time")
-            await asyncio.wait({sender}, timeout=SEND_TIMEOUT)
         finally:
             self._open -= 1
             if connection.protocol.identity:
@@ -96,17 +100,31 @@ class Server:
             sender.cancel()
             await asyncio.wait({sender})
 
-    async def _read(self, socket: ServerConnection, connection: Connection) -> None:
-        """Act on each frame, one after the other."""
-        async with asyncio.timeout(self._config.auth_timeout) as patience:
-            async for frame in socket:
-                data = frame.encode() if isinstance(frame, str) else frame
-                if answer := await self._interpreter.interpret(data, connection):
-                    connection.outbox.answer(answer)
-                if connection.protocol.phase is Phase.KNOWN:
+    async def _read(self, socket: ServerConnection, connection: Connection) -> str:
+        """Act on each frame, one after the other.
+
+        Returns why nothing more is heard from this socket, "" when it is gone. A stranger's time
+        does not run out while it waits for us, and begins anew when an answer failed through us.
+        """
+        now = asyncio.get_running_loop().time
+        until = now() + self._config.auth_timeout
+        try:
+            async with asyncio.timeout_at(until) as patience:
+                async for frame in socket:
                     patience.reschedule(None)
-                elif connection.protocol.phase is Phase.BARRED:
-                    connection.outbox.close(CloseCode.POLICY_VIOLATION, "too many failures")
+                    data = frame.encode() if isinstance(frame, str) else frame
+                    if answer := await self._interpreter.interpret(data, connection):
+                        connection.outbox.answer(answer)
+                        if isinstance(answer, packets.Error) and answer.fault == Fault.SYSTEM:
+                            until = now() + self._config.auth_timeout
+                    match connection.protocol.phase:
+                        case Phase.STRANGER:
+                            patience.reschedule(until)
+                        case Phase.BARRED:
+                            return "too many failures"
+        except TimeoutError:
+            return "no AUTH in time"
+        return ""
 
 
 async def _send(socket: ServerConnection, outbox: Outbox) -> None:
@@ -119,7 +137,20 @@ async def _send(socket: ServerConnection, outbox: Outbox) -> None:
             except TimeoutError:
                 packet = TOO_SLOW
                 break
-        await socket.close(packet.code, packet.reason)
+        await _bounded(socket.close(packet.code, packet.reason), [socket])
+
+
+async def _bounded(closing: Awaitable[None], sockets: Iterable[ServerConnection]) -> None:
+    """Wait for sockets to close; cut off those whose peers do not even read any more.
+
+    The library's own time-out begins only when the close frame has left.
+    """
+    try:
+        async with asyncio.timeout(CLOSE_TIMEOUT * 2):
+            await closing
+    except TimeoutError:
+        for socket in sockets:
+            socket.transport.abort()
 
 
 def _port(server: WebSocketServer) -> int:

@@ -1,0 +1,394 @@
+"""The sandbox as its callers see it: reports, progress, errors, and nothing left behind."""
+
+import asyncio
+import struct
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from commserver.core.execution import ExecutionRequest, File, Limits, Process
+from commserver.engine import container, frames
+from commserver.engine.container import BOOT, RUN, SITE
+from commserver.engine.sandbox import FreshSandbox
+from commserver.engine.wrapper import DockerWrapper
+from commserver.errors import ImageMissing, SandboxError, SandboxLost, SandboxUnavailable
+from tests.integration.engine.conftest import DOUBLE, GENTLE, until_nothing_is_left
+from tests.integration.engine.proxy import Proxy
+
+pytestmark = pytest.mark.docker
+
+SLEEP = ExecutionRequest(
+    image="python",
+    files=(File("main.py", b"import time; print('asleep', flush=True); time.sleep(60)"),),
+    cases=(
+        Process("sleep", ("python3", "main.py"), Limits(cpu=1.0, real=30.0), ("main.py",)),
+        Process("never", ("python3", "main.py"), Limits(cpu=1.0, real=30.0), ("main.py",)),
+    ),
+)
+
+
+IDLE: dict[str, Any] = {"Image": "commserver/python:latest", "Cmd": ["true"]}
+"""A container that is only created."""
+
+
+@pytest.fixture
+async def proxy(engine_url: str, tmp_path: Path) -> AsyncIterator[Proxy]:
+    """A way to the engine that can be cut."""
+    proxy = Proxy(engine_url, tmp_path / "engine.sock")
+    await proxy.open()
+    yield proxy
+    proxy.thaw()
+    proxy.cut()
+
+
+def started() -> tuple[asyncio.Event, container.Progress]:
+    """An event for "the runner has greeted", and what sets it."""
+    event = asyncio.Event()
+    return event, lambda ended, total: event.set()
+
+
+async def test_a_report_says_where_it_was_measured(
+    sandbox: FreshSandbox, wrapper: DockerWrapper
+) -> None:
+    progress: list[tuple[int, int]] = []
+    request = replace(DOUBLE, cases=DOUBLE.cases * 3)
+
+    report = await sandbox.execute(
+        request, run="r1", slot=0, on_progress=lambda ended, total: progress.append((ended, total))
+    )
+
+    assert progress == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    assert report.image == (await wrapper.image("commserver/python:latest")).id
+    assert (report.isolation, len(report.container), report.runner) == ("fresh", 64, "1")
+    for case in report.cases:
+        assert (case.ok, case.stdout, case.stderr) == (True, b"42\n", b"")
+        assert 0.001 < case.cpu < 0.5
+        assert 0.001 < case.real < 0.5
+        assert 0 < case.memory < 16 << 20
+
+
+async def test_the_engine_says_which_languages_it_has(sandbox: FreshSandbox) -> None:
+    languages = await sandbox.languages()
+
+    assert {"python", "c"} <= languages
+    assert "base" not in languages
+
+
+async def test_slots_work_side_by_side(sandbox: FreshSandbox) -> None:
+    reports = await asyncio.gather(
+        *(sandbox.execute(DOUBLE, run=f"r{slot}", slot=slot) for slot in range(4))
+    )
+
+    assert [report.cases[0].stdout for report in reports] == [b"42\n"] * 4
+    assert len({report.container for report in reports}) == 4
+
+
+async def test_large_requests_and_large_answers_get_through(sandbox: FreshSandbox) -> None:
+    size = 6 << 20
+    program = b"import sys; data = sys.stdin.buffer.read(); sys.stdout.buffer.write(data * 2)"
+    limits = replace(GENTLE, output=2 * size)
+    case = Process("big", ("python3", "main.py"), limits, ("main.py", "data"), bytes(size))
+    request = ExecutionRequest(
+        "python", (File("main.py", program), File("data", bytes(10 << 20))), (case, case, case)
+    )
+
+    report = await sandbox.execute(request, run="big", slot=0)
+
+    assert [len(case.stdout) for case in report.cases] == [2 * size] * 3
+    assert all(case.ok for case in report.cases)
+
+
+async def test_many_cases_fit_into_one_container(sandbox: FreshSandbox) -> None:
+    cases = tuple(replace(DOUBLE.cases[0], stdin=b"%d\n" % n) for n in range(50))
+
+    report = await sandbox.execute(replace(DOUBLE, cases=cases), run="many", slot=0)
+
+    assert [case.stdout for case in report.cases] == [b"%d\n" % (2 * n) for n in range(50)]
+
+
+async def test_what_cannot_be_run_is_refused_before_anything_is_begun(
+    sandbox: FreshSandbox,
+) -> None:
+    with pytest.raises(ImageMissing) as missing:
+        await sandbox.execute(replace(DOUBLE, image="cobol"), run="r", slot=0)
+    assert missing.value.image == "commserver/cobol:latest"
+
+    huge = replace(DOUBLE.cases[0], limits=Limits(memory=2 << 30))
+    with pytest.raises(SandboxError, match="above"):
+        await sandbox.execute(replace(DOUBLE, cases=(huge,)), run="r", slot=0)
+
+    outside = replace(DOUBLE, files=(*DOUBLE.files, File("../x", b"")))
+    with pytest.raises(SandboxError, match="plain path"):
+        await sandbox.execute(outside, run="r", slot=0)
+
+
+async def test_a_cancelled_execution_leaves_nothing(
+    sandbox: FreshSandbox, wrapper: DockerWrapper, site: str
+) -> None:
+    greeted, on_progress = started()
+    task = asyncio.create_task(sandbox.execute(SLEEP, run="r", slot=0, on_progress=on_progress))
+    await greeted.wait()
+    (running,) = await wrapper.containers({SITE: site})
+
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert running.labels[RUN] == "r"
+    assert await wrapper.containers({SITE: site}) == []
+
+
+async def test_an_execution_can_be_cancelled_at_any_moment(
+    sandbox: FreshSandbox, wrapper: DockerWrapper, site: str
+) -> None:
+    for delay in (0.0, 0.002, 0.005, 0.01, 0.015, 0.03, 0.06, 0.1):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(delay):
+                await sandbox.execute(SLEEP, run="r", slot=0)
+
+    # A creation may have been given up on and come true only now.
+    await until_nothing_is_left(wrapper)
+    assert await wrapper.containers({SITE: site}) == []
+
+
+async def test_a_killed_container_is_lost(
+    sandbox: FreshSandbox, wrapper: DockerWrapper, site: str
+) -> None:
+    greeted, on_progress = started()
+    task = asyncio.create_task(sandbox.execute(SLEEP, run="r", slot=0, on_progress=on_progress))
+    await greeted.wait()
+    (running,) = await wrapper.containers({SITE: site})
+
+    await wrapper.kill(running.name)
+    with pytest.raises(SandboxLost, match="exit code 137") as lost:
+        await task
+
+    assert (lost.value.container, lost.value.engine_down) == (running.id, False)
+
+
+async def test_a_removed_container_is_lost(
+    sandbox: FreshSandbox, wrapper: DockerWrapper, site: str
+) -> None:
+    greeted, on_progress = started()
+    task = asyncio.create_task(sandbox.execute(SLEEP, run="r", slot=0, on_progress=on_progress))
+    await greeted.wait()
+    (running,) = await wrapper.containers({SITE: site})
+
+    assert await wrapper.remove(running.id)
+    with pytest.raises(SandboxLost) as lost:
+        await task
+
+    assert not lost.value.engine_down
+    assert not await wrapper.remove(running.id)
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        ("print('x' * 1000)", "frame"),
+        ("import sys; sys.exit('broken')", "exit code 1: broken"),
+        ("import os; os.write(1, bytes([255] * 8)); input()", "longer than"),
+        ("import os; os.write(1, bytes([0, 0, 0, 2, 0, 0, 0, 0]) + b'{}'); input()", "frame"),
+    ],
+)
+async def test_a_runner_that_talks_nonsense_is_lost(
+    sandbox: FreshSandbox, monkeypatch: pytest.MonkeyPatch, program: str, message: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(container, "RUNNER", ("python3", "-c", program))
+        with pytest.raises(SandboxLost, match=message):
+            await sandbox.execute(DOUBLE, run="r", slot=0)
+
+
+async def test_an_image_with_another_runner_has_to_be_built_again(
+    sandbox: FreshSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(frames, "RUNNER_VERSION", "0")
+        with pytest.raises(SandboxError, match="build the images again"):
+            await sandbox.execute(DOUBLE, run="r", slot=0)
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        (b"\xff" * 8, "too long"),
+        (struct.pack(">II", 2, 0) + b"[]", "not one JSON object"),
+        (struct.pack(">II", 2, 0) + b"{}", "no request"),
+        (struct.pack(">II", 1 << 20, 0) + b"{" * (1 << 20), "no JSON"),
+    ],
+)
+async def test_the_runner_refuses_what_is_no_request(
+    sandbox: FreshSandbox, monkeypatch: pytest.MonkeyPatch, said: bytes, answer: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(frames, "pack_request", lambda request, settings: [said])
+        with pytest.raises(SandboxLost, match=answer):
+            await sandbox.execute(DOUBLE, run="r", slot=0)
+
+
+async def test_a_silent_runner_is_lost(
+    sandbox: FreshSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(container, "RUNNER", ("sleep", "60"))
+        patch.setattr(container, "START_DEADLINE", 0.5)
+        with pytest.raises(SandboxLost, match=r"said nothing for 0\.5 s"):
+            await sandbox.execute(DOUBLE, run="r", slot=0)
+
+
+async def test_the_runner_ends_when_nobody_listens_any_more(
+    sandbox: FreshSandbox, wrapper: DockerWrapper, site: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after kill -9 of the server: a submission does not run on for its whole limit."""
+    greeted, on_progress = started()
+    ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def wait_first(name: str, deadline: float = 20.0) -> None:
+        ended.set_result(await wrapper.wait(name, deadline))
+        await wrapper.remove(name)
+
+    monkeypatch.setattr(wrapper, "discard", wait_first)
+    task = asyncio.create_task(sandbox.execute(SLEEP, run="r", slot=0, on_progress=on_progress))
+    await greeted.wait()
+
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert await ended == 1
+    monkeypatch.undo()
+
+
+async def test_an_engine_that_goes_away_is_told_from_a_lost_container(
+    sandbox: FreshSandbox, wrapper: DockerWrapper, proxy: Proxy, site: str
+) -> None:
+    through_proxy = DockerWrapper(proxy.url)
+    doomed = FreshSandbox(through_proxy, site=site, boot="doomed")
+    greeted, on_progress = started()
+    task = asyncio.create_task(doomed.execute(SLEEP, run="r", slot=0, on_progress=on_progress))
+    await greeted.wait()
+
+    proxy.cut()
+    with pytest.raises(SandboxLost) as lost:
+        await task
+
+    assert lost.value.engine_down
+    (name,) = through_proxy.leftovers
+    assert await through_proxy.remove_leftovers() == 1
+    with pytest.raises(SandboxUnavailable):
+        await doomed.languages()
+    with pytest.raises(SandboxUnavailable):
+        await doomed.execute(DOUBLE, run="r", slot=0)
+
+    await proxy.open()
+    assert await through_proxy.remove_leftovers() == 0
+    assert name not in {item.name for item in await wrapper.containers({SITE: site})}
+    through_proxy.close()
+
+
+async def test_an_engine_that_hangs_costs_no_more_than_its_deadline(
+    sandbox: FreshSandbox, proxy: Proxy
+) -> None:
+    wrapper = DockerWrapper(proxy.url, deadline=0.3)
+    await wrapper.ping()
+    loop = asyncio.get_running_loop()
+    proxy.freeze()
+    began = loop.time()
+
+    with pytest.raises(SandboxUnavailable, match=r"within 0\.3 s"):
+        await wrapper.ping()
+    results = await asyncio.gather(*(wrapper.ping() for _ in range(40)), return_exceptions=True)
+
+    assert loop.time() - began < 1.5
+    assert all(isinstance(result, SandboxUnavailable) for result in results)
+    proxy.thaw()
+    await wrapper.ping()
+    wrapper.close()
+
+
+async def test_a_creation_that_was_given_up_on_is_removed_when_it_comes_true(
+    sandbox: FreshSandbox, wrapper: DockerWrapper, proxy: Proxy, site: str
+) -> None:
+    through_proxy = DockerWrapper(proxy.url, deadline=2.0)
+    config = {**IDLE, "Labels": {SITE: site}}
+    name = f"commserver-test-{uuid.uuid4().hex[:8]}"
+    await through_proxy.ping()
+    proxy.freeze()
+    creation = asyncio.create_task(through_proxy.create(name, config))
+    await asyncio.sleep(0.05)  # the request is on its way, the engine has not seen it
+
+    creation.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await creation
+    assert await wrapper.containers({SITE: site}) == []
+    assert through_proxy.leftovers == (name,)
+    proxy.thaw()
+    await until_nothing_is_left(through_proxy)
+
+    assert await wrapper.containers({SITE: site}) == []
+    through_proxy.close()
+
+
+async def test_an_engine_can_be_reached_over_tcp(
+    sandbox: FreshSandbox, proxy: Proxy, site: str
+) -> None:
+    wrapper = DockerWrapper(proxy.tcp_url)
+
+    report = await FreshSandbox(wrapper, site=site, boot="tcp").execute(DOUBLE, run="r", slot=0)
+
+    assert report.cases[0].stdout == b"42\n"
+    wrapper.close()
+
+
+async def test_sweeping_removes_this_sites_earlier_boots_and_nothing_else(
+    sandbox: FreshSandbox, wrapper: DockerWrapper, site: str
+) -> None:
+    def labels(site: str, boot: str) -> dict[str, Any]:
+        return {**IDLE, "Labels": {SITE: site, BOOT: boot}}
+
+    other_site = uuid.uuid4().hex
+    names = [f"commserver-test-{uuid.uuid4().hex[:8]}" for _ in range(4)]
+    current = FreshSandbox(wrapper, site=site, boot="now")
+    for name, config in zip(
+        names,
+        (
+            labels(site, "before"),
+            labels(site, "long-before"),
+            labels(site, "now"),
+            labels(other_site, "before"),
+        ),
+        strict=True,
+    ):
+        await wrapper.create(name, config)
+
+    assert await current.sweep() == 2
+
+    left = {item.name for item in await wrapper.containers({SITE: site})}
+    assert left == {names[2]}
+    assert [item.name for item in await wrapper.containers({SITE: other_site})] == [names[3]]
+    assert await current.sweep() == 0
+    for name in names[2:]:
+        assert await wrapper.remove(name)
+
+
+async def test_the_engine_describes_itself(wrapper: DockerWrapper) -> None:
+    info = await wrapper.info()
+
+    assert info.cgroup_version in (1, 2)
+    assert info.cpus >= 1
+    assert info.memory > 0
+    assert info.version
+
+
+async def test_a_wrapper_that_was_closed_says_so(engine_url: str) -> None:
+    wrapper = DockerWrapper(engine_url)
+    await wrapper.ping()
+    wrapper.close()
+
+    with pytest.raises(SandboxUnavailable, match="let go"):
+        await wrapper.ping()

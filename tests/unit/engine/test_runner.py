@@ -1,0 +1,259 @@
+"""What the runner reads: requests, and the kernel's accounts of what a program used."""
+
+from pathlib import Path
+
+import pytest
+
+from commserver.core.execution import Flag
+from commserver.engine.runner import runner
+
+MEMORY_V1 = b"""cache 20000768
+rss 2691072
+rss_huge 0
+shmem 12288
+mapped_file 5623808
+hierarchical_memory_limit 100663296
+hierarchical_memsw_limit 100663296
+total_cache 10657792
+total_rss 3000000
+total_rss_huge 0
+total_shmem 500
+total_mapped_file 5623808
+total_inactive_anon 2637824
+"""
+
+MEMORY_V2 = b"""anon 4001792
+file 9891840
+kernel 1200128
+kernel_stack 65536
+shmem 8192
+file_mapped 5541888
+inactive_anon 4009984
+"""
+
+EVENTS_V2 = b"low 0\nhigh 0\nmax 312\noom 4\noom_kill 3\noom_group_kill 0\n"
+OOM_V1 = b"oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"
+CPU_V2 = b"usage_usec 2500000\nuser_usec 2000000\nsystem_usec 500000\nnr_periods 0\n"
+
+
+def test_both_kinds_of_cgroup_are_read() -> None:
+    assert runner.memory_v1(MEMORY_V1) == 3_000_500
+    assert runner.memory_v2(MEMORY_V2) == 4_009_984
+    assert runner.cpu_v1(b"54959714\n") == pytest.approx(0.054959714)
+    assert runner.cpu_v2(CPU_V2) == pytest.approx(2.5)
+    assert runner.kills(OOM_V1) == 2
+    assert runner.kills(EVENTS_V2) == 3
+
+
+def test_what_a_kernel_does_not_say_counts_as_nothing() -> None:
+    assert runner.memory_v1(b"") == 0
+    assert runner.memory_v2(b"anon 5\n") == 5
+    assert runner.cpu_v2(b"") == 0
+    # Before Linux 4.13 the file had no such line.
+    assert runner.kills(b"oom_kill_disable 0\nunder_oom 0\n") == 0
+
+
+def write(root: Path, files: dict[str, bytes]) -> None:
+    """Make a folder that looks like a container's cgroup."""
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("cpuacct", ["cpuacct", "cpu,cpuacct", "cpuacct,cpu"])
+def test_a_meter_on_the_older_cgroups(tmp_path: Path, cpuacct: str) -> None:
+    write(
+        tmp_path,
+        {
+            f"{cpuacct}/cpuacct.usage": b"90000000000\n",
+            "memory/memory.stat": MEMORY_V1,
+            "memory/memory.oom_control": OOM_V1,
+        },
+    )
+
+    meter = runner.Meter(str(tmp_path))
+
+    assert meter.facts() == {"version": 1, "cpu": True, "memory": True, "kills": True}
+    assert 0 < meter.cpu() < 90  # our own is taken off
+    assert (meter.memory(), meter.kills()) == (3_000_500, 2)
+
+
+def test_a_meter_on_the_newer_cgroup_reads_the_files_anew_each_time(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "cgroup.controllers": b"cpu memory pids\n",
+            "cpu.stat": b"usage_usec 90000000\n",
+            "memory.stat": MEMORY_V2,
+            "memory.events": EVENTS_V2,
+        },
+    )
+    meter = runner.Meter(str(tmp_path))
+    before = meter.cpu()
+
+    assert meter.facts() == {"version": 2, "cpu": True, "memory": True, "kills": True}
+    assert (meter.memory(), meter.kills()) == (4_009_984, 3)
+    (tmp_path / "cpu.stat").write_bytes(b"usage_usec 91000000\n")
+    (tmp_path / "memory.stat").write_bytes(b"anon 1\nshmem 2\n")
+    assert meter.cpu() - before == pytest.approx(1.0, abs=0.2)
+    assert meter.memory() == 3
+
+
+def test_a_meter_without_any_cgroup_asks_proc(tmp_path: Path) -> None:
+    meter = runner.Meter(str(tmp_path / "nothing"))
+
+    assert meter.facts() == {"version": 1, "cpu": False, "memory": False, "kills": False}
+    assert meter.kills() == 0
+
+
+def test_proc_is_summed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stats = [b"7 (a) b) S " + b" ".join(b"%d" % n for n in range(4, 60)), b"8 (x) R" + b" 1" * 50]
+    statuses = [b"Name:\tRssAnon:\nRssAnon:\t   100 kB\nRssFile:\t 9 kB\nRssShmem:\t 20 kB\n"]
+    files = {"stat": stats, "status": statuses}
+    monkeypatch.setattr(runner, "proc_files", files.__getitem__)
+    monkeypatch.setattr(runner, "BOX", str(tmp_path))
+    monkeypatch.setattr(runner, "SHARED", ())
+
+    # Fields 14 to 17 of proc(5), and whatever our own children have used.
+    assert runner.proc_cpu() >= (14 + 15 + 16 + 17 + 4) / 100
+    assert runner.proc_memory() >= 120 * 1024
+
+
+def test_flags_are_the_cores() -> None:
+    assert (runner.CPU, runner.MEMORY, runner.REAL, runner.SECURITY, runner.OUTPUT) == (
+        Flag.CPU,
+        Flag.MEMORY,
+        Flag.REAL,
+        Flag.SECURITY,
+        Flag.OUTPUT,
+    )
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "plain",
+        'quotes " and \\ and \n and \x00 and ü and \U0001f600',
+        "\udcff",
+        0,
+        -7,
+        1.5,
+        1e-9,
+        True,
+        False,
+        [],
+        [1, "a", [2.5]],
+        {"a": {"b": [True]}},
+    ],
+)
+def test_json_goes_there_and_back(value: object) -> None:
+    assert runner.from_json(runner.to_json({"value": value}).encode()) == {"value": value}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b" ",
+        b"{",
+        b"[]",
+        b'"a"',
+        b"1",
+        b"{}x",
+        b"{} {}",
+        b'{"a": NaN}',
+        b'{"a": Infinity}',
+        b'{"a": "\x01"}',
+        b"{'a': 1}",
+        b"\xff\xfe",
+        b"[" * 100_000,
+    ],
+)
+def test_what_is_not_one_json_object_is_refused(text: bytes) -> None:
+    with pytest.raises(runner.BrokenRequest):
+        runner.from_json(text)
+
+
+TASK: dict[str, object] = {
+    "name": "one",
+    "argv": ["./main"],
+    "files": [],
+    "artifacts": [],
+    "stdin": 3,
+    "cpu": 1,
+    "real": 2.5,
+    "memory": 1 << 26,
+    "output": 1 << 20,
+}
+
+HEADER: dict[str, object] = {
+    "frame": "request",
+    "uid": 200_000,
+    "nofile": 256,
+    "fsize": 1,
+    "stack": 1,
+    "artifact": 1,
+    "files": [{"path": "main", "size": 4}],
+    "compile": None,
+    "cases": [TASK],
+}
+
+
+def test_a_request_is_read() -> None:
+    request = runner.Request(HEADER, 7)
+
+    assert (request.uid, request.files, request.compile) == (200_000, [("main", 4)], False)
+    assert [(task.name, task.cpu, task.real) for task in request.tasks] == [("one", 1.0, 2.5)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"frame": "hello"},
+        {"uid": 0},
+        {"uid": 1 << 31},
+        {"uid": True},
+        {"uid": "200000"},
+        {"nofile": -1},
+        {"fsize": 1.5},
+        {"stack": 1 << 54},
+        {"artifact": None},
+        {"files": None},
+        {"files": ["main"]},
+        {"files": [{"path": "../main", "size": 4}]},
+        {"files": [{"path": "main", "size": 5}]},
+        {"compile": []},
+        {"compile": {}},
+        {"cases": {}},
+        {"cases": [None]},
+        {"cases": []},
+        *(
+            {"cases": [{**TASK, key: value}]}
+            for key, value in {
+                "name": None,
+                "argv": [],
+                "files": ["/x"],
+                "artifacts": [1],
+                "stdin": 4,
+                "cpu": 0,
+                "real": -1,
+                "memory": "1",
+                "output": None,
+            }.items()
+        ),
+        {"cases": [{**TASK, "argv": [""]}]},
+        {"cases": [{**TASK, "argv": ["a\0"]}]},
+        {"cases": [{**TASK, "argv": ["\ud800"]}]},
+        {"cases": [{**TASK, "cpu": 86_401}]},
+    ],
+)
+def test_a_broken_request_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(runner.BrokenRequest):
+        runner.Request({**HEADER, **change}, 7)
+
+
+def test_programs_are_looked_up_as_a_shell_would() -> None:
+    assert runner.candidates("./main") == ["./main"]
+    assert runner.candidates("/bin/sh") == ["/bin/sh"]
+    assert runner.candidates("gcc")[-2:] == ["/sbin/gcc", "/bin/gcc"]

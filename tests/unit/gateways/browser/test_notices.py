@@ -1,0 +1,220 @@
+"""What a browser is told, byte for byte as the protocol page has it."""
+
+import json
+from typing import get_args
+
+import pytest
+
+from commserver.core.execution import (
+    Broken,
+    Cause,
+    Completed,
+    Failure,
+    Outcome,
+    Status,
+    Verdict,
+)
+from commserver.core.states import State
+from commserver.errors import (
+    MalformedPacket,
+    NotAllowed,
+    NotAuthenticated,
+    NotFound,
+    PacketTooLarge,
+    StoreError,
+    UnexpectedPacket,
+)
+from commserver.gateways.browser import notices, packets
+from commserver.gateways.browser.packets import Target
+from tests.fakes import make_job
+
+JOB = make_job("r", attempt=42)
+
+
+def broken(cause: Cause, message: str = "m", container: str = "") -> Outcome:
+    return Broken(Failure(cause, message, container))
+
+
+def final(state: State, outcome: Outcome | None) -> bytes:
+    packet = notices.final(JOB, state, outcome)
+    assert packet is not None
+    return packets.encode(packet)
+
+
+# -- places ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", [0, 1, 3, 12_000])
+def test_a_place(place: int) -> None:
+    frame = packets.encode(notices.place(JOB, place))
+
+    assert frame == (
+        b'{"cmd":"PLACE_IN_QUEUE","user_exercice_id":"42","place":"%d",'
+        b'"run":"r","total":"","eta_low":"","eta_high":"","reason":""}' % place
+    )
+
+
+# -- EXERCICE_EXECUTED ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "spelling"),
+    [
+        (Status.ACCEPTED, b"accepted"),
+        (Status.WRONG_ANSWER, b"wrong_answer"),
+        (Status.PRESENTATION, b"presentation"),
+        (Status.CPU_TIME, b"cpu_time"),
+        (Status.REAL_TIME, b"real_time"),
+        (Status.MEMORY, b"memory"),
+        (Status.OUTPUT, b"output"),
+        (Status.RUNTIME_ERROR, b"runtime_error"),
+        (Status.COMPILE_ERROR, b"compile_error"),
+        (Status.SECURITY, b"security"),
+    ],
+)
+def test_whatever_the_program_did_is_an_execution(status: Status, spelling: bytes) -> None:
+    frame = final(State.DONE, Completed(Verdict(status, 7, 10, log="for the database")))
+
+    assert frame == (
+        b'{"cmd":"EXERCICE_EXECUTED","id":"42","run":"r","status":"%s","grade":"7","seq":""}'
+        % spelling
+    )
+
+
+def test_a_grade_of_nothing_is_told_as_a_zero() -> None:
+    frame = final(State.DONE, Completed(Verdict(Status.WRONG_ANSWER, 0, 10)))
+
+    assert json.loads(frame)["grade"] == "0"
+
+
+def test_a_cancelled_run_is_an_execution_without_a_grade() -> None:
+    assert final(State.CANCELLED, None) == (
+        b'{"cmd":"EXERCICE_EXECUTED","id":"42","run":"r","status":"cancelled","grade":"","seq":""}'
+    )
+
+
+def test_a_superseded_run_says_nothing() -> None:
+    assert notices.final(JOB, State.SUPERSEDED, None) is None
+
+
+# -- the ERROR that ends a run --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("outcome", "frame"),
+    [
+        (
+            broken(Cause.NOT_FOUND),
+            b'{"cmd":"ERROR","error_code":"404","target":"EXERCICE","target_id":"42",'
+            b'"run":"r","seq":"","message":"m","fault":"teacher"}',
+        ),
+        (
+            broken(Cause.IMAGE),
+            b'{"cmd":"ERROR","error_code":"404","target":"CONTAINER","target_id":"",'
+            b'"run":"r","seq":"","message":"m","fault":"system"}',
+        ),
+        (
+            broken(Cause.EXERCISE),
+            b'{"cmd":"ERROR","error_code":"500","target":"EXERCICE","target_id":"42",'
+            b'"run":"r","seq":"","message":"m","fault":"teacher"}',
+        ),
+        (
+            broken(Cause.CONTAINER, container="c0ffee"),
+            b'{"cmd":"ERROR","error_code":"500","target":"CONTAINER","target_id":"c0ffee",'
+            b'"run":"r","seq":"","message":"m","fault":"system"}',
+        ),
+        (
+            broken(Cause.INTERNAL, container="c0ffee"),
+            b'{"cmd":"ERROR","error_code":"500","target":"OTHER","target_id":"",'
+            b'"run":"r","seq":"","message":"m","fault":"system"}',
+        ),
+        (
+            broken(Cause.FULL),
+            b'{"cmd":"ERROR","error_code":"429","target":"EXERCICE","target_id":"42",'
+            b'"run":"r","seq":"","message":"m","fault":"system"}',
+        ),
+    ],
+)
+def test_what_could_not_be_graded_ends_with_the_error_of_the_table(
+    outcome: Outcome, frame: bytes
+) -> None:
+    assert final(State.FAILED, outcome) == frame
+
+
+@pytest.mark.parametrize("cause", Cause)
+def test_every_cause_of_failure_has_its_error(cause: Cause) -> None:
+    packet = json.loads(final(State.FAILED, broken(cause)))
+
+    assert packet["target"] in get_args(Target)
+    assert all(isinstance(value, str) for value in packet.values())
+
+
+def test_the_message_of_a_final_may_hold_any_text() -> None:
+    frame = final(State.FAILED, broken(Cause.EXERCISE, 'one "two"\n\tdrei — 四'))
+
+    assert json.loads(frame)["message"] == 'one "two"\n\tdrei — 四'
+    assert b"\n" not in frame
+
+
+# -- the ERROR that answers a command -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "frame"),
+    [
+        (
+            NotAuthenticated("this token is not valid"),
+            b'{"cmd":"ERROR","error_code":"401","target":"OTHER","target_id":"",'
+            b'"run":"","seq":"","message":"this token is not valid","fault":""}',
+        ),
+        (
+            NotAllowed("this connection belongs to another account"),
+            b'{"cmd":"ERROR","error_code":"403","target":"OTHER","target_id":"",'
+            b'"run":"","seq":"","message":"this connection belongs to another account","fault":""}',
+        ),
+        (
+            NotAllowed("somebody else's", "attempt", "42"),
+            b'{"cmd":"ERROR","error_code":"403","target":"EXERCICE","target_id":"42",'
+            b'"run":"","seq":"","message":"somebody else\'s","fault":""}',
+        ),
+        (
+            NotFound("attempt", "42"),
+            b'{"cmd":"ERROR","error_code":"404","target":"EXERCICE","target_id":"42",'
+            b'"run":"","seq":"","message":"no attempt 42","fault":""}',
+        ),
+        (
+            NotFound("container", "c0ffee"),
+            b'{"cmd":"ERROR","error_code":"404","target":"CONTAINER","target_id":"c0ffee",'
+            b'"run":"","seq":"","message":"no container c0ffee","fault":""}',
+        ),
+        (
+            MalformedPacket("no JSON"),
+            b'{"cmd":"ERROR","error_code":"400","target":"OTHER","target_id":"",'
+            b'"run":"","seq":"","message":"no JSON","fault":""}',
+        ),
+        (
+            UnexpectedPacket("not now", "stranger"),
+            b'{"cmd":"ERROR","error_code":"400","target":"OTHER","target_id":"",'
+            b'"run":"","seq":"","message":"not now","fault":""}',
+        ),
+        (
+            PacketTooLarge(64),
+            b'{"cmd":"ERROR","error_code":"400","target":"OTHER","target_id":"",'
+            b'"run":"","seq":"","message":"a frame is longer than 64 bytes","fault":""}',
+        ),
+        (
+            StoreError("table tokens is locked"),
+            b'{"cmd":"ERROR","error_code":"500","target":"OTHER","target_id":"",'
+            b'"run":"","seq":"","message":"internal error","fault":"system"}',
+        ),
+        (
+            ZeroDivisionError("a bug"),
+            b'{"cmd":"ERROR","error_code":"500","target":"OTHER","target_id":"",'
+            b'"run":"","seq":"","message":"internal error","fault":"system"}',
+        ),
+    ],
+)
+def test_a_command_that_was_not_carried_out_is_answered_by_the_error_of_the_table(
+    error: Exception, frame: bytes
+) -> None:
+    assert packets.encode(notices.error(error)) == frame
