@@ -16,7 +16,10 @@ def configure(level: str = "INFO", form: Literal["auto", "text", "json"] = "auto
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if as_text:
-        chain.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()))
+        # Plain: the prettier tracebacks print local variables, tokens among them.
+        plain = structlog.dev.plain_traceback
+        colours = sys.stderr.isatty()
+        chain.append(structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=plain))
     else:
         chain += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     structlog.configure(

@@ -39,7 +39,7 @@ class FakeEngine(BaseHTTPRequestHandler):
 @contextmanager
 def serving(server: socketserver.BaseServer) -> Iterator[None]:
     # A client that does not wait for the answer is no news.
-    server.handle_error = lambda request, address: None  # type: ignore[method-assign]
+    server.handle_error = lambda request, address: None  # type: ignore[assignment]
     with server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()

@@ -128,7 +128,7 @@ async def test_a_verifier_that_is_away_is_no_failure_and_a_later_auth_works(
 
 
 async def test_an_auth_that_came_in_time_is_answered_however_long_the_verifier_takes() -> None:
-    async with Site(auth_timeout=0.1) as site, connect(site.url) as browser:
+    async with Site(auth_timeout=0.3) as site, connect(site.url) as browser:
         site.auth.open.clear()
         await browser.send(auth(SECRET))
         async with connect(site.url) as silent:

@@ -1,7 +1,7 @@
 """The backend link's words, with the protocol page's own bytes."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from commserver.errors import MalformedPacket
@@ -75,7 +75,7 @@ def test_everything_else_is_a_malformed_packet(frame: bytes) -> None:
         packets.decode(frame)
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(frames({"EXERCISE", "HANDSHAKE", "OK", "ERROR"}, {"id", "TOKEN", "message"}))
 def test_no_bytes_make_it_raise_anything_but_malformed_packet(frame: bytes) -> None:
     try:

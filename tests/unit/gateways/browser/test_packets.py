@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from commserver.errors import MalformedPacket
@@ -117,7 +117,7 @@ def test_everything_else_is_a_malformed_packet(frame: bytes) -> None:
         packets.decode(frame)
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(frames({"AUTH", "OK", "STATUS"}, {"TOKEN"}))
 def test_no_bytes_make_it_raise_anything_but_malformed_packet(frame: bytes) -> None:
     try:
