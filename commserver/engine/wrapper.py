@@ -155,7 +155,7 @@ class DockerWrapper:
         try:
             async with asyncio.timeout(deadline):
                 return await asyncio.wrap_future(future)
-        except TimeoutError as error:
+        except (TimeoutError, requests.exceptions.Timeout) as error:
             raise SandboxUnavailable(
                 f"the engine at {self.url} did not answer within {deadline:g} s"
             ) from error

@@ -127,3 +127,25 @@ def test_a_value_cannot_begin_a_line_of_its_own(
 
     [line] = lines()
     assert "\x1b" not in line
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_traceback_shows_no_local_variables(
+    form: Literal["text", "json"], capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, lines = logged(capsys, form)
+
+    def identify(token: str) -> None:
+        raise ValueError(len(token))
+
+    try:
+        identify("a-secret-token")
+    except ValueError:
+        log.exception("action_failed")
+
+    said = "\n".join(lines())
+    assert "ValueError" in said
+    # The test's own line is quoted as source, the value of `token` must not be.
+    assert said.count("a-secret-token") == said.count('identify("a-secret-token")') + said.count(
+        'identify(\\"a-secret-token\\")'
+    )

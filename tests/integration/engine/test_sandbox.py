@@ -294,17 +294,17 @@ async def test_an_engine_that_goes_away_is_told_from_a_lost_container(
 async def test_an_engine_that_hangs_costs_no_more_than_its_deadline(
     sandbox: FreshSandbox, proxy: Proxy
 ) -> None:
-    wrapper = DockerWrapper(proxy.url, deadline=0.3)
+    wrapper = DockerWrapper(proxy.url, deadline=1.0)
     await wrapper.ping()
     loop = asyncio.get_running_loop()
     proxy.freeze()
     began = loop.time()
 
-    with pytest.raises(SandboxUnavailable, match=r"within 0\.3 s"):
+    with pytest.raises(SandboxUnavailable, match="within 1 s"):
         await wrapper.ping()
     results = await asyncio.gather(*(wrapper.ping() for _ in range(40)), return_exceptions=True)
 
-    assert loop.time() - began < 1.5
+    assert loop.time() - began < 5.0
     assert all(isinstance(result, SandboxUnavailable) for result in results)
     proxy.thaw()
     await wrapper.ping()
