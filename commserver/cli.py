@@ -273,6 +273,8 @@ def pushed(address: str, attempt: AttemptId) -> None:
         with urllib.request.urlopen(request, timeout=PUSH_TIMEOUT):  # noqa: S310  # likewise
             return
     except urllib.error.URLError as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it is the answer as well, with its socket
         raise OSError(f"the reference backend at {address} did not take it: {error}") from error
 
 

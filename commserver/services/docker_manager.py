@@ -208,7 +208,12 @@ class DockerManager:
             raise
         finally:
             engine.idle.discard(waiting)
-        return None if waiting.cancelled() else waiting.result()
+        if waiting.cancelled():
+            return None
+        if self._draining:  # since it was leased, a moment ago
+            await self._give_back(waiting.result())
+            return None
+        return waiting.result()
 
     async def _leased(self, engine: _Engine, slot: int) -> Lease:
         await engine.up.wait()

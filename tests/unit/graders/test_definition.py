@@ -371,6 +371,8 @@ def test_a_first_line_that_says_the_format_makes_a_definition(text: str) -> None
         " \n",
         "import grader\nformat = 1",
         "# a comment\nformat = 1",
+        "# format = 1",
+        "my_format = 1",
         "format = 'one'",
         "format = 1; print()",
         "formats = 1",

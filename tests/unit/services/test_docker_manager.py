@@ -24,7 +24,7 @@ from commserver.core.states import State
 from commserver.errors import ImageMissing, SandboxError, SandboxLost, SandboxUnavailable
 from commserver.services.docker_manager import RECORD_PAUSES
 from tests.fake_sandbox import FakeSandbox, says
-from tests.fakes import JAVA, settle
+from tests.fakes import JAVA, make_job, settle
 from tests.unit.graders.toml import exercise
 from tests.unit.services.shop import RIGHT, Shop, until
 
@@ -240,6 +240,20 @@ async def test_a_silent_engine_is_asked_at_once_whether_it_is_there(
     assert isinstance((await shop.end_of("a")).outcome, Completed)
     assert engine.probed == probed + 1
     assert shop.tries("a") == 0
+
+
+async def test_an_engine_in_doubt_gets_no_runs_until_it_has_answered(
+    shop: Shop, engine: FakeSandbox
+) -> None:
+    engine.scripts.append(SandboxUnavailable("hiccup"))
+    engine.answers.clear()
+    await shop.submit("a")
+    await until(lambda: shop.back == ["a"])
+    await settle()
+    assert shop.leased == ["a"]
+
+    engine.answers.set()
+    await shop.end_of("a")
 
 
 async def test_idle_slots_of_an_engine_found_down_take_nothing(
@@ -459,6 +473,24 @@ async def test_what_does_not_end_in_time_is_put_back_free_of_charge(
     assert shop.board.state(RunId("a")) is State.QUEUED
 
 
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_run_that_is_being_taken_just_then_is_put_back(
+    shop: Shop, engine: FakeSandbox, turns: int
+) -> None:
+    """Whichever step of the taking it meets, draining overlooks nothing."""
+    engine.hang()
+    content = await shop.files.put(RIGHT.encode())
+    handing_in = asyncio.create_task(shop.dispatcher.submit(make_job("a", content=content)))
+    await settle(turns)
+
+    await shop.manager.drain(0.0)
+    await handing_in
+    await until(shop.closed.is_set)
+
+    assert (shop.board.place(RunId("a")), shop.tries("a")) == (1, 0)
+    assert engine.running == 0
+
+
 async def test_draining_with_nothing_to_do_ends_at_once(shop: Shop) -> None:
     await shop.manager.drain(60.0)
 
@@ -506,6 +538,21 @@ async def test_a_manager_that_is_cancelled_puts_its_runs_back(
     assert engine.cancelled == ["a"]
     assert shop.board.state(RunId("a")) is State.QUEUED
     assert shop.tries("a") == 0
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_manager_that_is_cancelled_while_it_takes_a_run_puts_it_back(
+    tmp_path: Path, engine: FakeSandbox, turns: int
+) -> None:
+    engine.hang()
+    async with Shop(tmp_path, engine).open() as shop:
+        content = await shop.files.put(RIGHT.encode())
+        handing_in = asyncio.create_task(shop.dispatcher.submit(make_job("a", content=content)))
+        await settle(turns)
+    await handing_in
+
+    assert (shop.board.place(RunId("a")), shop.tries("a")) == (1, 0)
+    assert engine.running == 0
 
 
 # -- cleaning -------------------------------------------------------------------------------------

@@ -170,6 +170,24 @@ async def test_places_that_change_are_told_once_a_period_and_only_the_newest(hal
     assert told == [[("a", 9)], [("a", 5)]], "the first at once, then the newest of each period"
 
 
+async def test_a_new_run_does_not_bring_the_others_forward(hall: Hall) -> None:
+    await hall.submit("before", "also before")
+    eyes = hall.join()
+    await hall.submit("a", owner=ADA)
+    await hall.pass_time(PERIOD)
+    await hall.lease()
+    await hall.pass_time(FIRST_PLACE)
+    assert eyes.take() == [("a", 3), ("a", 2)]
+
+    await hall.lease()
+    await hall.submit("b", owner=ADA)
+    await hall.pass_time(PERIOD / 2)
+    assert eyes.take() == [("b", 2)]
+
+    await hall.pass_time(PERIOD / 2)
+    assert eyes.take() == [("a", 1)]
+
+
 async def test_a_change_after_a_quiet_time_is_told_without_waiting_a_period(hall: Hall) -> None:
     await hall.submit("before")
     eyes = hall.join()
@@ -206,7 +224,7 @@ async def test_newer_content_in_the_same_place_is_not_told(hall: Hall) -> None:
 
 
 async def test_another_lanes_moves_do_not_matter(hall: Hall) -> None:
-    await hall.submit("java", requires=JAVA)
+    await hall.submit("java", "more java", requires=JAVA)
     eyes = hall.join()
     await hall.submit("a", owner=ADA)
     await hall.pass_time(PERIOD)
@@ -368,6 +386,8 @@ async def test_nothing_is_remembered_of_runs_that_are_over(hall: Hall) -> None:
             await hall.pass_time(FIRST_PLACE)
         [lease] = await hall.lease()
         await hall.dispatcher.finished(lease, completed() if number % 3 else broken(Cause.IMAGE))
+        if number % 4 == 1:
+            await hall.dispatcher.cancel(RunId(f"{number}-b"))
         hall.watch.leave(owner, eyes)
     for number in range(30):
         for run in "abc":

@@ -1,0 +1,131 @@
+"""An engine that runs nothing: what becomes of each execution is written down beforehand."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from commserver.core.execution import NO_FLAG, ExecutionReport, ExecutionRequest, ProcessReport
+from commserver.errors import SandboxUnavailable
+from commserver.services.docker_manager import Progress
+
+Script = Callable[[ExecutionRequest], ExecutionReport] | Exception
+
+
+class Execution(NamedTuple):
+    """One call of `execute`."""
+
+    run: str
+    slot: int
+    request: ExecutionRequest
+
+
+def says(stdout: str) -> Callable[[ExecutionRequest], ExecutionReport]:
+    """Return the script of programs that compile, if need be, and print this for every case."""
+
+    def script(request: ExecutionRequest) -> ExecutionReport:
+        compiled = _ended("compile") if request.compile else None
+        cases = tuple(_ended(case.name, stdout.encode()) for case in request.cases)
+        return ExecutionReport(compiled, cases, image="sha256:fake", container="fake-container")
+
+    return script
+
+
+def _ended(name: str, stdout: bytes = b"") -> ProcessReport:
+    return ProcessReport(name, 0, 0.01, 0.02, 1024, NO_FLAG, stdout)
+
+
+class FakeSandbox:
+    """A `services.docker_manager.Sandbox`.
+
+    images: what it has. down: it does not answer. answers: until it is set, nobody is told what it
+    has. scripts: what becomes of the next executions, `otherwise` of all later ones.
+    broken_sweeps: what the next sweeps fail with.
+
+    begun: every execution, in order. ended, cancelled: the runs of those that are over.
+    probed, swept: how often. leftovers: how many containers could not be removed yet.
+    """
+
+    def __init__(self, name: str = "engine", images: Iterable[str] = ("python", "c")) -> None:
+        self.name = name
+        self.images = frozenset(images)
+        self.down = False
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.scripts: deque[Script] = deque()
+        self.otherwise: Script = says("42")
+        self.broken_sweeps: deque[Exception] = deque()
+        self.begun: list[Execution] = []
+        self.ended: list[str] = []
+        self.cancelled: list[str] = []
+        self.probed = 0
+        self.swept = 0
+        self.leftovers = 0
+        self._gate = asyncio.Event()
+        self._gate.set()
+        self._slots: set[int] = set()
+
+    # -- what a test tells it ---------------------------------------------------------------------
+
+    def hang(self) -> None:
+        """Let executions begin, but not end."""
+        self._gate.clear()
+
+    def resume(self) -> None:
+        """Let them end."""
+        self._gate.set()
+
+    @property
+    def running(self) -> int:
+        """How many executions there are now."""
+        return len(self._slots)
+
+    # -- what the manager asks of it --------------------------------------------------------------
+
+    async def languages(self) -> frozenset[str]:
+        """Return the images, unless it is down."""
+        self.probed += 1
+        await self.answers.wait()
+        self._answer()
+        return self.images
+
+    async def sweep(self) -> int:
+        """Count a sweep that works."""
+        self._answer()
+        if self.broken_sweeps:
+            raise self.broken_sweeps.popleft()
+        self.swept += 1
+        return 0
+
+    async def remove_leftovers(self) -> int:
+        """Remove one of them."""
+        self._answer()
+        self.leftovers = max(0, self.leftovers - 1)
+        return self.leftovers
+
+    async def execute(
+        self, request: ExecutionRequest, *, run: str, slot: int, on_progress: Progress | None = None
+    ) -> ExecutionReport:
+        """Do what the next script says; a slot has one execution at a time."""
+        self._answer()
+        assert slot not in self._slots
+        self._slots.add(slot)
+        self.begun.append(Execution(run, slot, request))
+        script = self.scripts.popleft() if self.scripts else self.otherwise
+        try:
+            await self._gate.wait()
+            if isinstance(script, Exception):
+                raise script
+            if on_progress:
+                on_progress(len(request.processes), len(request.processes))
+            return script(request)
+        except asyncio.CancelledError:
+            self.cancelled.append(run)
+            raise
+        finally:
+            self._slots.discard(slot)
+            self.ended.append(run)
+
+    def _answer(self) -> None:
+        if self.down:
+            raise SandboxUnavailable(f"{self.name} does not answer")
