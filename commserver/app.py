@@ -21,9 +21,11 @@ from commserver.dao.database_manager import DatabaseManager
 from commserver.engine import discovery
 from commserver.engine.sandbox import FreshSandbox
 from commserver.engine.wrapper import DockerWrapper
+from commserver.errors import ConfigError
 from commserver.gateways.backend.client import Client
 from commserver.gateways.browser.server import Server
 from commserver.gateways.gateway import Gateway
+from commserver.graders.languages import LANGUAGES
 from commserver.services.admin_service import AdminService
 from commserver.services.auth_service import AuthService
 from commserver.services.docker_manager import DockerManager, Sandbox
@@ -65,6 +67,18 @@ async def admin(config: Config) -> AsyncIterator[AdminService]:
     async with opened(config) as database:
         await migrations.check(database)
         yield AdminService(database, DaoManager(), SystemClock())
+
+
+def check(config: Config) -> None:
+    """Return if the parts of the configuration fit what we have.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    unknown = [name for name in config.docker.languages if name not in LANGUAGES]
+    if unknown:
+        known = ", ".join(LANGUAGES)
+        raise ConfigError([f"docker.languages.{name}: none of {known}" for name in unknown])
 
 
 def engines(config: Config) -> list[str]:
@@ -149,6 +163,7 @@ async def built(
         AlreadyManaged: another server has this database.
         StoreError: the database is not there, or not migrated.
     """
+    check(config)
     clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
         config.state_dir.mkdir(parents=True, exist_ok=True)

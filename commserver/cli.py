@@ -130,7 +130,9 @@ def migrate(
 @cli.command()
 def check_config(file: ConfigFile = None, state_dir: StateDir = None) -> None:
     """Print the configuration as it will be used, secrets masked; all problems at once."""
-    out.print_json(data=config.shown(_loaded(file, state_dir)))
+    loaded = _loaded(file, state_dir)
+    app.check(loaded)
+    out.print_json(data=config.shown(loaded))
 
 
 @images.command()
@@ -241,6 +243,9 @@ def submit(
 ) -> None:
     """Write an attempt as the platform would, and let the reference backend push it."""
 
+    if push and not push.startswith("http://"):
+        raise ConfigError([f"--push: {push!r} is not an http:// address"])
+
     async def work(service: AdminService) -> None:
         sources = [SourceFile(path.name, _text(path)) for path in files]
         account = await service.account(username)
@@ -265,8 +270,6 @@ def pushed(address: str, attempt: AttemptId) -> None:
     Raises:
         OSError: it did not take it.
     """
-    if not address.startswith("http://"):
-        raise ConfigError([f"push: {address!r} is not an http:// address"])
     body = json.dumps({"id": str(attempt)}).encode()
     request = urllib.request.Request(f"{address}/submit", body, method="POST")  # noqa: S310  # only http
     try:

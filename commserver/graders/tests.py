@@ -55,7 +55,7 @@ def plan(content: Content) -> ExecutionRequest | Verdict:
     files = tuple(File(name, _packed(text)) for name, text in content.files)
     given = tuple(names)
     if language.compile:
-        sources = tuple(f"./{name}" for name in names if name.endswith(language.sources))
+        sources = tuple(_argument(name) for name in names if name.endswith(language.sources))
         if not sources:
             return _not_compiled(
                 definition, content.grade_max, f"there is no {' or '.join(language.sources)} file"
@@ -121,6 +121,11 @@ def _status(process: ProcessReport) -> Status:
         if process.flags & flag:
             return status
     return Status.ACCEPTED if process.exit_code == 0 else Status.RUNTIME_ERROR
+
+
+def _argument(name: str) -> str:
+    """Return a file as a compiler is told of it: as it is called, since that is what it repeats."""
+    return f"./{name}" if name.startswith("@") else name
 
 
 def _unusable(names: Sequence[str], wanted: Sequence[str], language: Language) -> str:

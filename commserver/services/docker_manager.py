@@ -21,7 +21,7 @@ from commserver.core.execution import (
     Outcome,
     Verdict,
 )
-from commserver.core.jobs import Lease, LeaseId, Offer
+from commserver.core.jobs import Lease, LeaseId, Offer, Value
 from commserver.errors import (
     DefinitionError,
     ImageMissing,
@@ -86,8 +86,12 @@ class _Engine:
 
     def offer(self, slot: int) -> Offer:
         """Return what a slot brings."""
-        name = self.sandbox.name
-        return Offer(f"{name}/{slot}", name, {"image": frozenset(self.images)})
+        features = {"image": frozenset[Value](self.images)}
+        return Offer(self.runner(slot), self.sandbox.name, features)
+
+    def runner(self, slot: int) -> str:
+        """Return the name of a slot."""
+        return f"{self.sandbox.name}/{slot}"
 
     def rouse(self) -> None:
         """Let idle slots look again: what they wait with is no longer true."""
@@ -121,6 +125,9 @@ class DockerManager:
         ]
         self._tries: dict[LeaseId, asyncio.Task[Outcome]] = {}
         self._draining = False
+        for engine in self._engines:
+            for slot in engine.slots:
+                runs.expect(engine.runner(slot))
         bus.subscribe(self._revoked, LeaseRevoked)
 
     async def run(self) -> None:
@@ -182,7 +189,8 @@ class DockerManager:
             log.error("engine_down", engine=engine.sandbox.name, reason=reason)
             engine.up.clear()
             for slot in engine.slots:
-                self._runs.leave(engine.offer(slot).runner)
+                self._runs.leave(engine.runner(slot))
+                self._runs.expect(engine.runner(slot))
             engine.rouse()
 
     # -- slots ------------------------------------------------------------------------------------

@@ -20,9 +20,15 @@ class RunService:
     def __init__(self, dispatcher: Dispatcher, files: FileStore) -> None:
         self._dispatcher = dispatcher
         self._files = files
+        self._away: set[str] = set()  # runners that will be back, with what they offer then
+
+    def expect(self, runner: str) -> None:
+        """Know that a runner will come, or come back: until then nobody can say what fits none."""
+        self._away.add(runner)
 
     def join(self, offer: Offer) -> None:
         """Know a runner before it asks, or its newer offer."""
+        self._away.discard(offer.runner)
         self._dispatcher.join(offer)
 
     def leave(self, runner: str) -> None:
@@ -30,8 +36,9 @@ class RunService:
         self._dispatcher.leave(runner)
 
     def could_run(self, requires: Requires) -> bool:
-        """Return whether any known runner fits, or none is known yet."""
-        return self._dispatcher.board.could_run(requires) or not self._dispatcher.board.runners
+        """Return whether a known runner fits, or one that is expected might, or none is known."""
+        board = self._dispatcher.board
+        return bool(self._away) or not board.runners or board.could_run(requires)
 
     async def lease(self, offer: Offer) -> Lease:
         """Wait for a run that fits."""

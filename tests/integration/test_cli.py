@@ -411,8 +411,19 @@ def test_only_http_is_pushed_to(run: Run, site: Path, source: Path) -> None:
 
     assert (ran.code, ran.lines) == (
         2,
-        ["push: 'file:///etc/passwd' is not an http:// address"],
+        ["--push: 'file:///etc/passwd' is not an http:// address"],
     )
+
+
+@pytest.mark.parametrize("command", ["check-config", "serve"])
+def test_a_language_that_nobody_knows_is_told(
+    command: str, run: Run, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMMSERVER_DOCKER__LANGUAGES", '{"fortran": ["F77"]}')
+
+    ran = run(command, "--state-dir", state)
+
+    assert (ran.code, ran.lines) == (2, ["docker.languages.fortran: none of python, c"])
 
 
 # -- serve ----------------------------------------------------------------------------------------

@@ -67,7 +67,8 @@ MAX_BURIALS = 1000  # at once, so that no storm of dying orphans keeps us from l
 
 CPU, MEMORY, REAL, SECURITY, OUTPUT = 1, 2, 4, 8, 16  # `Flag` of commserver.core.execution
 
-SIGKILL, SIGPIPE, SIGXFSZ, SIGSYS = 9, 13, 25, 31
+SIGKILL, SIGXFSZ, SIGSYS = 9, 25, 31
+RT_SIGACTION = {"x86_64": 13, "aarch64": 134}  # the number of the system call
 PR_SET_DUMPABLE = 4
 NOT_EXECUTABLE, NOT_FOUND = 126, 127  # exit codes, as a shell's
 
@@ -435,9 +436,20 @@ def become_learner(request: Request, fds: tuple[int, int, int]) -> None:
     os.setresuid(request.uid, request.uid, request.uid)
     os.umask(0o022)
     os.chdir(WORK)
-    # Python ignores these two, and ignored signals survive exec.
-    for number in (SIGPIPE, SIGXFSZ):
-        libc.signal(number, None)
+    default_signals()
+
+
+def default_signals() -> None:
+    """Ignore no signal: what is ignored stays so in a program that is executed.
+
+    Python ignores two, and an engine may have been started with others. The C library keeps a few
+    for itself and refuses to set them; the kernel does not.
+    """
+    rt_sigaction = RT_SIGACTION.get(os.uname().machine)
+    for number in range(1, 65):
+        if libc.signal(number, None) != 0 and rt_sigaction is not None:
+            whole = ctypes.c_ulong  # variadic, as in `prepare`
+            libc.syscall(whole(rt_sigaction), whole(number), bytes(32), None, whole(8))
 
 
 def core_limit() -> int:

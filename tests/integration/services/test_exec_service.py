@@ -304,6 +304,25 @@ async def test_before_any_engine_is_known_runs_wait_for_one(site: Site, attempt:
     assert (await site.row(await site.submit(attempt))).state is State.QUEUED
 
 
+async def test_while_a_runner_is_away_runs_wait_that_it_alone_may_fit(site: Site) -> None:
+    site.runs.join(make_offer(images=["c"]))
+    site.runs.expect("the one with python")
+
+    run = await site.submit(await site.attempt(await site.exercise()))
+
+    assert (await site.row(run)).state is State.QUEUED
+
+
+async def test_a_runner_that_is_back_without_the_image_is_waited_for_no_more(site: Site) -> None:
+    offer = make_offer(images=["c"])
+    site.runs.expect(offer.runner)
+    site.runs.join(offer)
+
+    run = await site.submit(await site.attempt(await site.exercise()))
+
+    assert (await site.row(run)).state is State.FAILED
+
+
 async def test_a_refused_attempt_can_be_handed_in_again(site: Site) -> None:
     attempt = await without_files(site)
     refused = await site.submit(attempt)

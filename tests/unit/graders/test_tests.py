@@ -99,7 +99,7 @@ def test_a_c_program_is_compiled_once_and_its_sources_are_not_there_when_it_runs
     assert request.image == "c"
     assert request.compile is not None
     assert request.compile.argv[0] == "/usr/bin/gcc"
-    assert request.compile.argv[-3:] == ("./lib/sum.c", "./main.c", "-lm")
+    assert request.compile.argv[-3:] == ("lib/sum.c", "main.c", "-lm")
     assert request.compile.files == ("lib/sum.c", "main.c", "sum.h")
     assert request.compile.artifacts == ("program",)
     assert request.compile.limits == COMPILE_LIMITS
@@ -228,8 +228,8 @@ def test_no_name_becomes_an_option_of_the_compiler(names: list[str]) -> None:
     assert request.compile is not None
     options = request.compile.argv
     sources = options[options.index("program") + 1 : -1]
-    assert all(source.startswith("./") for source in sources)
-    assert {source[2:] for source in sources} == {
+    assert not any(source.startswith(("-", "@")) for source in sources)
+    assert {source.removeprefix("./") for source in sources} == {
         file.path for file in request.files if file.path.endswith(".c")
     }
 

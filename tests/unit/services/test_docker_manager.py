@@ -19,7 +19,7 @@ from commserver.core.execution import (
     Fault,
     Status,
 )
-from commserver.core.jobs import RunId
+from commserver.core.jobs import Requirement, RunId
 from commserver.core.states import State
 from commserver.errors import ImageMissing, SandboxError, SandboxLost, SandboxUnavailable
 from commserver.services.docker_manager import RECORD_PAUSES
@@ -209,6 +209,9 @@ async def test_a_try_that_was_not_begun_costs_nothing(shop: Shop, engine: FakeSa
     assert shop.board.place(RunId("a")) == 1
 
 
+NOBODY_HAS = (Requirement("image", "=", ("cobol",)),)
+
+
 async def test_an_engine_that_is_down_gets_no_runs_until_a_probe_finds_it_up(
     shop: Shop, engine: FakeSandbox
 ) -> None:
@@ -222,11 +225,13 @@ async def test_an_engine_that_is_down_gets_no_runs_until_a_probe_finds_it_up(
     engine.down = False
     await settle()
     assert (shop.board.runners, shop.leased) == (0, ["a"])
+    assert shop.runs.could_run(NOBODY_HAS), "it may be back with anything"
 
     await shop.pass_time(0.1)
     await shop.end_of("a")
     await shop.end_of("b")
     assert shop.board.runners == 1
+    assert not shop.runs.could_run(NOBODY_HAS)
 
 
 async def test_a_silent_engine_is_asked_at_once_whether_it_is_there(
