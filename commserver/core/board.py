@@ -277,16 +277,20 @@ class Board:
     def adopt(self, lease: LeaseId, offer: Offer, now: float) -> Change | Busy | Lease | Gone:
         """Give a runner that was away its lease back.
 
-        It may still be the present one (returned as it is), or its run waits again and nobody else
-        had it since (claimed); else it is gone.
+        It may still be the present one (then its time begins anew, or it is returned as it is if
+        that changes nothing), or its run waits again and nobody else had it since; else it is gone.
         """
         entry = self._held(lease)
         if entry is None or entry.lease is None or entry.lease.offer.runner != offer.runner:
             return Gone(lease)
         if busy := self._busy(entry):
             return busy
+        until = None if entry.job.lease is None else now + entry.job.lease
         if entry.state in ACTIVE:
-            return entry.lease
+            present = entry.lease.until
+            if present is None or (until is not None and until <= present):
+                return entry.lease
+            return self._extended(entry, entry.lease, until)
         runs = self._siblings(entry.job)
         engine = self._engines.setdefault(offer.engine, _Engine())
         taken = engine.alone or (entry.deaths > 0 and engine.held)
@@ -296,7 +300,6 @@ class Board:
         entry.busy = True
         engine.held.add(entry.job.id)
         engine.alone = entry.deaths > 0
-        until = None if entry.job.lease is None else now + entry.job.lease
         again = replace(entry.lease, job=entry.job, offer=offer, until=until)
         writes = (entry.write(State.LEASED),) if offer.remote else ()
         return Change(Step.ADOPTED, entry.job.id, State.LEASED, writes, granted=again)
@@ -319,11 +322,7 @@ class Board:
         entry = self._present(lease)
         if entry is None or entry.lease is None:
             return None
-        if busy := self._busy(entry):
-            return busy
-        granted = replace(entry.lease, until=until)
-        entry.busy = True
-        return Change(Step.EXTENDED, entry.job.id, entry.state, granted=granted)
+        return self._busy(entry) or self._extended(entry, entry.lease, until)
 
     def release(self, lease: LeaseId) -> Change | Busy | None:
         """Claim the run back, free of charge: no try counted, no back-off."""
@@ -406,6 +405,7 @@ class Board:
         Returns a lease to `release` when the row says that a runner had it but none is known: it
         was a slot of the earlier process. Restore all runs first.
         """
+        lease = lease if stored in ACTIVE else None
         orphan = stored in ACTIVE and lease is None
         if orphan:
             lease = Lease(LeaseId(self._new_id()), job, Offer("", "", {}))
@@ -560,6 +560,12 @@ class Board:
         write = waiting.write(State.QUEUED, job=newer)
         return Change(Step.REPLACED, newer.id, State.QUEUED, (write,))
 
+    @staticmethod
+    def _extended(entry: _Entry, lease: Lease, until: float | None) -> Change:
+        entry.busy = True
+        granted = replace(lease, until=until)
+        return Change(Step.EXTENDED, entry.job.id, entry.state, granted=granted)
+
     def _broken(self, entry: _Entry, outcome: Broken, now: float) -> Change | Busy:
         tries = entry.tries + 1
         deaths = entry.deaths + outcome.engine_died
@@ -664,7 +670,6 @@ class Board:
         if runs := self._siblings(job):
             assert job.attempt is not None
             runs.waiting = None if runs.waiting == job.id else runs.waiting
-            runs.active = None if runs.active == job.id else runs.active
             if runs.waiting is runs.active is None:
                 del self._attempts[job.attempt, job.purpose]
 
@@ -680,11 +685,10 @@ class Board:
     def _renew(self, entry: _Entry, job: Job) -> None:
         """Give a waiting run newer content; tries and their back-off stay."""
         moves = job.requires != entry.job.requires
-        rest = entry.not_before
         if moves:
             self._leave(entry)
         self._disown(entry)
-        entry.job, entry.not_before = job, rest
+        entry.job = job
         self._own(entry)
         if moves:
             self._enter(entry)
@@ -724,7 +728,6 @@ class Board:
         if not lane:
             del self._lanes[entry.job.requires]
         self._resting.discard(entry.job.id)
-        entry.not_before = 0.0
         if entry.deaths:
             for name, engine in list(self._engines.items()):
                 if engine.reserved == entry.job.id:

@@ -1,6 +1,7 @@
 """A board whose claims are committed and applied at once, for tests that are about one rule."""
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import NoReturn
 
 from commserver.core.board import Board, Gone
@@ -9,9 +10,13 @@ from commserver.core.dispatcher import Dispatcher
 from commserver.core.events import Event
 from commserver.core.execution import Outcome
 from commserver.core.jobs import Job, Lease, LeaseId, Offer, RunId
-from tests.fakes import FakeLedger, completed, make_offer
+from tests.fakes import FakeLedger, broken, completed, make_job, make_offer
 
+A, B, C, D = (RunId(name) for name in "abcd")
 SLOT = make_offer()
+ELSEWHERE = make_offer("other", engine="elsewhere")
+REMOTE = make_offer("node", engine="away", remote=True)
+PYTHONIST = make_offer("pythonist", images=("python",))
 
 
 class Desk:
@@ -74,6 +79,27 @@ class Desk:
 
     def cancel(self, run: str) -> Change:
         return self.commit(self.board.cancel(RunId(run)))
+
+    def lose(self, job: Job, offer: Offer = REMOTE) -> Lease:
+        """Submit a run and lease it, let the lease run out and the run rest: it waits again."""
+        self.submit(replace(job, lease=10.0))
+        lease = self.lease(offer)
+        self.now += 10.0
+        self.expire(lease)
+        self.now += 1.0
+        return lease
+
+    def kill_engine_under(self, lease: Lease) -> None:
+        """Report that the lease's engine died, and let the run rest."""
+        self.finish(lease, broken(engine_died=True))
+        self.now += 5.0
+
+    def suspect(self, run: str, deaths: int = 1, attempt: int | None = None) -> None:
+        """Submit a run and let that many engines die under it, one after the other."""
+        self.submit(make_job(run, max_tries=9, attempt=attempt))
+        for number in range(deaths):
+            doomed = make_offer(f"doomed-{number}", engine="doomed")
+            self.kill_engine_under(self.lease(doomed))
 
     def adopt(self, lease: LeaseId, offer: Offer) -> Change:
         return self.commit(self.board.adopt(lease, offer, self.now))

@@ -222,14 +222,17 @@ class Model:
             return None
         return self.give(Step.LEASED, suspect, offer)
 
-    def adopt(self, lease: LeaseId, offer: Offer) -> Answer:
+    def adopt(self, lease: LeaseId, offer: Offer, now: float) -> Answer:
         run = self.by_lease(lease)
         if run is None or run.lease is None or run.lease.offer.runner != offer.runner:
             return Gone(lease)
         if run.busy:
             return Busy(run.id)
         if run.where == "held":
-            return run.lease
+            until = None if run.job.lease is None else now + run.job.lease
+            ends = run.lease.until
+            longer = ends is not None and (until is None or until > ends)
+            return self.extend(lease, until) if longer else run.lease
         on = self.on.get(offer.engine, [])
         if any(other.deaths for other in on) or (run.deaths and on):
             return Gone(lease)
@@ -273,7 +276,7 @@ class Model:
         rows = [self.as_row(run, State.RUNNING)] if remote else []
         return Plan(Step.STARTED, run.id, [run], rows, effect)
 
-    def extend(self, lease: LeaseId, until: float) -> Answer:
+    def extend(self, lease: LeaseId, until: float | None) -> Answer:
         run = self.held_by(lease)
         if run is None or run.lease is None:
             return None
@@ -583,8 +586,8 @@ class Trial:
             case _:
                 offer = choose(OFFERS) if choose(ONE_IN_FIVE) else lease.offer
                 again = board.adopt(lease.id, offer, now)
-                plan = model.adopt(lease.id, offer)
-                if isinstance(again, Change):
+                plan = model.adopt(lease.id, offer, now)
+                if isinstance(again, Change) and again.step is Step.ADOPTED:
                     self.check_granted(again, offer)
                 self.claimed(again, plan, choose)
 
@@ -870,7 +873,7 @@ class BoardMachine(RuleBasedStateMachine):
 TestBoardModel = BoardMachine.TestCase
 
 
-@pytest.mark.parametrize("seed", range(settings().max_examples // 3))
+@pytest.mark.parametrize("seed", range(settings().max_examples // 2))
 def test_a_long_random_day_goes_as_the_model_says(seed: int) -> None:
     """Dice get further than hypothesis does, which likes to do one thing again and again."""
     dice = random.Random(seed)  # noqa: S311 - nothing here is secret
