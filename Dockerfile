@@ -2,9 +2,13 @@
 # through the host's Docker socket:
 #
 #   docker build --tag commserver .
+#   docker run --rm --volume commserver:/srv/commserver/var commserver migrate --with-platform
 #   docker run --publish 127.0.0.1:8765:8765 --volume commserver:/srv/commserver/var \
 #       --volume /var/run/docker.sock:/var/run/docker.sock \
-#       --group-add "$(stat -c %g /var/run/docker.sock)" commserver
+#       --group-add "$(stat -c %g /var/run/docker.sock)" \
+#       --env COMMSERVER_BACKEND__HOST=... --env COMMSERVER_BACKEND__TOKEN=... commserver
+#
+# (`migrate` without --with-platform, and COMMSERVER_DATABASE__URL, beside a platform's own tables.)
 #
 # --group-add lets its user, who is not root, talk to that socket; whoever may do so is as good as
 # root on the host, which is why nothing else runs in this container.
@@ -52,7 +56,8 @@ COPY images images/
 COPY commserver commserver/
 # Its user may not write here, so this cannot be left to the first start.
 RUN python3 -m compileall -q commserver migrations
-ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1
+# Inside, all addresses are the container's own: what is reachable is decided by --publish.
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 COMMSERVER_BROWSER__HOST=0.0.0.0
 USER commserver
 VOLUME /srv/commserver/var
 EXPOSE 8765

@@ -130,6 +130,7 @@ class App:
             asking = [tasks.create_task(door.run(), name=door.name) for door in self.asking]
             await stop.wait()
             log.info("stopping", grace=self.config.queue.grace)
+            self.docker.stop()
             for door in self.asking:
                 door.stop()
             await _ended(asking)

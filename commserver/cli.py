@@ -6,6 +6,7 @@ server is already the manager of this database.
 
 import asyncio
 import json
+import os
 import sys
 import urllib.error
 import urllib.request
@@ -55,6 +56,7 @@ err = Console(stderr=True)
 
 def main() -> None:
     """Run a command; what goes wrong is said in one line each, without a traceback."""
+    os.umask(0o077)  # whatever we write is nobody else's business
     try:
         cli()
     except* AlreadyManaged as group:

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +20,7 @@ from rich.table import Table
 from commserver.core.jobs import AttemptId
 from commserver.dao import migrations
 from commserver.dao.codes import SourceFile
+from commserver.dao.lock_file import LockFile
 from commserver.graders.definition import Expected
 from commserver.reference.backend import ReferenceBackend
 from commserver.services.admin_service import AdminService, read_exercise
@@ -57,10 +58,28 @@ async def run(state_dir: Path, *, keep: bool, console: Console) -> bool:
     keep: stay open afterwards, until interrupted, on the usual ports.
 
     Raises:
+        AlreadyManaged: another one is under way in the same folder.
         CommServerError: it could not be set up.
     """
-    state = state_dir / "demo"
-    shutil.rmtree(state, ignore_errors=True)
+    state = state_dir / ("serve" if keep else "demo")
+    with _alone(state):
+        shutil.rmtree(state, ignore_errors=True)
+        return await _run(state, keep=keep, console=console)
+
+
+@contextlib.contextmanager
+def _alone(state: Path) -> Iterator[None]:
+    """Keep others out of a folder that is about to be made anew."""
+    state.parent.mkdir(parents=True, exist_ok=True)
+    lock = LockFile(state.with_suffix(".lock"))
+    lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+async def _run(state: Path, *, keep: bool, console: Console) -> bool:
     trial = Trial(
         state,
         websocket_port=WEBSOCKET_PORT if keep else 0,

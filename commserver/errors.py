@@ -16,7 +16,8 @@ is no error: it is a `Completed` outcome.
     │   └─ NotAllowed(kind, id)
     ├─ NotFound(kind, id)
     ├─ StoreError                     the database or the file store did not do it
-    │   ├─ AlreadyExists(what)
+    │   ├─ StoreRefused               and never will: another try cannot mend it
+    │   │   └─ AlreadyExists(what)
     │   └─ AlreadyManaged(holder)     another manager owns this database
     └─ SandboxError                   the container engine did not do it
         ├─ SandboxUnavailable         nothing was begun: the engine did not answer
@@ -105,7 +106,11 @@ class StoreError(CommServerError):
     """The database or the file store did not do what was asked; nothing is half-written."""
 
 
-class AlreadyExists(StoreError):
+class StoreRefused(StoreError):
+    """This very thing cannot be stored or read, however often it is tried."""
+
+
+class AlreadyExists(StoreRefused):
     """A row with this key is there already; `what` names the constraint or the key."""
 
     def __init__(self, what: str) -> None:

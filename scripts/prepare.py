@@ -136,8 +136,7 @@ def venv() -> None:
     if is_stamped(stamp, venv_fingerprint()):
         return
     say("making .venv with what requirements-dev.lock says (up to a minute)")
-    if not has_pip():
-        run(sys.executable, "-m", "venv", "--clear", str(VENV))
+    run(sys.executable, "-m", "venv", "--clear", str(VENV))
     pip("install", "--require-hashes", "-r", "requirements-dev.lock")
     pip("install", "--no-deps", "--no-build-isolation", "-e", ".")
     stamp.write_text(venv_fingerprint())

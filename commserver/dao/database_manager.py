@@ -12,7 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from commserver.dao.sqlite import Sqlite
-from commserver.errors import ConfigError, StoreError
+from commserver.errors import ConfigError, StoreError, StoreRefused
 
 T = TypeVar("T")
 Work = Callable[[AsyncConnection], Awaitable[T]]
@@ -140,7 +140,7 @@ class DatabaseManager:
             raise StoreError(str(error)) from error
         except (OverflowError, UnicodeEncodeError) as error:
             # SQLite's driver has no error of its own for a number or a text that does not fit.
-            raise StoreError("a value that the database cannot hold") from error
+            raise StoreRefused("a value that the database cannot hold") from error
 
 
 async def settled(task: asyncio.Task[T]) -> T:

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from commserver.dao.lock_file import LockFile
-from commserver.errors import AlreadyExists, ConfigError, StoreError
+from commserver.errors import AlreadyExists, ConfigError, StoreError, StoreRefused
 
 BUSY_TIMEOUT = 5.0  # seconds a statement waits for another process's transaction
 READERS = 4
@@ -29,6 +29,7 @@ PRAGMAS = (
     "synchronous = FULL",
     "foreign_keys = ON",
 )
+_NEVER = ("SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_TOOBIG")
 _UNIQUE = frozenset({"SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"})
 
 
@@ -91,6 +92,8 @@ class Sqlite:
             return AlreadyExists(text.removeprefix("UNIQUE constraint failed: "))
         if name == "SQLITE_INTERRUPT":
             return StoreError("a transaction took too long and was undone")
+        if name.startswith(_NEVER) or text.startswith("Could not decode"):
+            return StoreRefused(text)
         return StoreError(text)
 
 

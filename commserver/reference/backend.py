@@ -203,7 +203,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=9500)
     parser.add_argument("--token", default="", help="the SERVER_TOKEN that commserver must show")
-    parser.add_argument("--http-port", type=int, default=None)
+    parser.add_argument("--http-port", type=int, default=9501)
     given = parser.parse_args(arguments)
     asyncio.run(serve(given.host, given.port, given.token, given.http_port, given.ids))
 

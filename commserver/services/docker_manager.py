@@ -141,11 +141,15 @@ class DockerManager:
             for probe in probes:
                 probe.cancel()
 
-    async def drain(self, grace: float) -> None:
-        """Take nothing new; give what runs `grace` seconds to end, then put it back."""
+    def stop(self) -> None:
+        """Take nothing new."""
         self._draining = True
         for engine in self._engines:
             engine.rouse()
+
+    async def drain(self, grace: float) -> None:
+        """Take nothing new; give what runs `grace` seconds to end, then put it back."""
+        self.stop()
         if self._tries:
             await asyncio.wait(self._tries.values(), timeout=grace)
         for attempt in list(self._tries.values()):
@@ -244,13 +248,18 @@ class DockerManager:
         if attempt.cancelled():
             return
         error = attempt.exception()
-        if isinstance(error, SandboxUnavailable):
-            log.warning("engine_silent", engine=engine.sandbox.name, reason=str(error))
-            self._down(engine, str(error))
-            engine.doubted.set()
-            await self._give_back(lease)
+        if not isinstance(error, SandboxUnavailable):
+            await self._record(lease, attempt.result())
             return
-        await self._record(lease, attempt.result())
+        log.warning("engine_silent", engine=engine.sandbox.name, reason=str(error))
+        self._down(engine, str(error))  # until it has answered
+        answers = await _answers(engine.sandbox)
+        engine.doubted.set()
+        if answers:
+            # It is there and does not do it: without counting, that could go on for ever.
+            await self._record(lease, Broken(Failure(Cause.CONTAINER, str(error))))
+        else:
+            await self._give_back(lease)
 
     async def _try(self, engine: _Engine, slot: int, lease: Lease) -> Outcome:
         """Judge one run; whatever goes wrong becomes a Broken that names its cause.
@@ -261,7 +270,7 @@ class DockerManager:
         try:
             content = await self._runs.content(lease)
             plan = tests.plan(content)
-            await self._runs.started(lease.id)
+            await self._begin(lease)
             if isinstance(plan, Verdict):
                 return Completed(plan)
             report = await engine.sandbox.execute(
@@ -291,6 +300,11 @@ class DockerManager:
         ):  # a bug of ours must not stop the slot: the run counts a try, the next comes
             log.exception("try_failed")
             return Broken(Failure(Cause.INTERNAL, "internal error"))
+
+    async def _begin(self, lease: Lease) -> None:
+        """Say that a try begins; one that was revoked before it could be told ends here."""
+        if not await self._runs.started(lease.id):
+            raise asyncio.CancelledError
 
     async def _record(self, lease: Lease, outcome: Outcome) -> None:
         """Have the outcome stored, with patience while the database is away.
@@ -325,3 +339,11 @@ class DockerManager:
         assert isinstance(event, LeaseRevoked)
         if attempt := self._tries.get(event.lease.id):
             attempt.cancel()
+
+
+async def _answers(sandbox: Sandbox) -> bool:
+    try:
+        await sandbox.languages()
+    except SandboxError:
+        return False
+    return True

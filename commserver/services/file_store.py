@@ -45,7 +45,7 @@ class FileStore:
         name = ContentHash(hashlib.sha256(content).hexdigest())
         path = self._path(name)
         try:
-            if not path.exists():
+            if not _holds(path, content):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._write(path, content)
         except OSError as error:
@@ -77,6 +77,14 @@ class FileStore:
         if hashlib.sha256(content).hexdigest() != name:
             raise StoreError(f"the file {name} is not what its name says")
         return content
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    """Return whether the file is there and whole; one that a disk has damaged is written again."""
+    try:
+        return path.read_bytes() == content
+    except FileNotFoundError:
+        return False
 
 
 def _flush_folder(folder: Path) -> None:

@@ -39,7 +39,7 @@ class WatchService:
         self._period = period
         self._watchers: dict[OwnerId, set[Watcher]] = {}
         self._places: dict[RunId, int] = {}  # as last told, of runs that are watched
-        self._moved: dict[Requires, int] = {}  # by lane, the first place that changed
+        self._moved: set[Requires] = set()  # lanes
         self._new: dict[RunId, Job] = {}
         self._due: float | None = None
         self._rested = 0.0  # no lane is looked through before this moment
@@ -80,7 +80,7 @@ class WatchService:
         if self._moved and now < self._rested:
             self._due = self._rested
         elif self._moved:
-            moved, self._moved = self._moved, {}
+            moved, self._moved = self._moved, set()
             self._rested = now + self._period
             for owner in self._watchers:
                 for job in self._board.runs_of(owner):
@@ -102,8 +102,8 @@ class WatchService:
                 if job.owner in self._watchers:
                     self._new[job.id] = job
                     self._wake(self._clock.now() + FIRST_PLACE)
-            case QueueMoved(lane=lane, first=first):
-                self._moved[lane] = min(first, self._moved.get(lane, first))
+            case QueueMoved(lane=lane):
+                self._moved.add(lane)
                 self._wake(max(self._rested, self._clock.now() + FIRST_PLACE))
             case RunLeased(lease=lease):
                 self._new.pop(lease.job.id, None)

@@ -65,6 +65,7 @@ async def test_the_image_serves_as_an_ordinary_user_through_the_engines_socket(
     for path in (site.trial.state, *site.trial.state.rglob("*")):
         path.chmod(0o777)
     environ = {
+        "COMMSERVER_BROWSER__HOST": "127.0.0.1",  # the host's network, for once
         "COMMSERVER_BROWSER__PORT": str(site.trial.websocket_port),
         "COMMSERVER_BACKEND__PORT": str(site.trial.backend_port),
         "COMMSERVER_BACKEND__TOKEN": SERVER_TOKEN,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from commserver.core.jobs import AttemptId, Origin
-from commserver.errors import NotFound, StoreError
+from commserver.errors import NotFound, StoreError, StoreRefused
 from commserver.gateways.backend.packets import Error, Exercise, Handshake, Ok, Packet
 from commserver.gateways.backend.protocol import BackendProtocol
 from commserver.gateways.interpreter import ActionTable
@@ -32,13 +32,18 @@ class Link:
 
 
 async def on_exercise(packet: Exercise, link: Link) -> None:
-    """Have the attempt run. While the database is away the link is not read: nothing is lost."""
+    """Have the attempt run. While the database is away the link is not read: nothing is lost.
+
+    One that the database will never take is given up, so that it does not stop all others.
+    """
     link.protocol.welcomed()  # by its work, where the backend is silent about the token
     attempt = attempt_id(packet.id)
     back_off = BackOff(*STORE_PAUSES)
     while True:
         try:
             await link.exec.submit(attempt, Origin(GATEWAY, link.name, str(packet.id)))
+        except StoreRefused:
+            raise
         except StoreError as error:
             log.warning("exercise_waits_for_the_database", id=attempt, error=str(error))
             await asyncio.sleep(back_off.pause())

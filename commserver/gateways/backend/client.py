@@ -45,7 +45,7 @@ class Client:
             while not self._stopping.is_set():
                 try:
                     await self._link()
-                except (OSError, TimeoutError, PacketTooLarge, ConfigError) as error:
+                except (OSError, UnicodeError, PacketTooLarge, ConfigError) as error:
                     log.warning("link_down", error=str(error) or type(error).__name__)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._back_off.pause()):

@@ -24,6 +24,12 @@ _ENDINGS: dict[Cause, tuple[str, Target]] = {
     Cause.INTERNAL: ("500", OTHER),
 }
 
+# Of these the details are for those who run the server: they are in the log and in the row.
+_SHOWN = {
+    Cause.CONTAINER: "the container that ran it failed",
+    Cause.INTERNAL: "internal error",
+}
+
 _TARGETS: dict[str, Target] = {"attempt": EXERCICE, "container": CONTAINER}
 
 
@@ -65,9 +71,8 @@ def error(problem: Exception) -> Error:
 def _failure(job: Job, failure: Failure) -> Error:
     code, target = _ENDINGS[failure.cause]
     ids: dict[Target, str] = {EXERCICE: _attempt(job), CONTAINER: failure.container, OTHER: ""}
-    return Error(
-        code, target, ids[target], run=job.id, message=failure.message, fault=failure.fault
-    )
+    message = _SHOWN.get(failure.cause, failure.message)
+    return Error(code, target, ids[target], run=job.id, message=message, fault=failure.fault)
 
 
 def _attempt(job: Job) -> str:

@@ -27,7 +27,7 @@ class Outbox:
     """A `services.watch_service.Watcher` that keeps packets until its socket takes them.
 
     A run has one place in it at most, the newest; its final takes that place's place. A reader that
-    lets `limit` other packets pile up is closed: it catches up when it is back.
+    lets `limit` other packets pile up is closed: back again, it is told its places.
     """
 
     def __init__(self, limit: int) -> None:

@@ -19,7 +19,7 @@ from commserver.dao import sqlite
 from commserver.dao.dao_manager import DaoManager
 from commserver.dao.database_manager import DatabaseManager
 from commserver.dao.lock_file import LockFile
-from commserver.errors import AlreadyManaged, StoreError
+from commserver.errors import AlreadyManaged, StoreError, StoreRefused
 
 
 @pytest.fixture
@@ -123,6 +123,16 @@ async def test_a_file_that_is_no_database_is_a_store_error(path: Path) -> None:
 
     with pytest.raises(StoreError, match="not a database"):
         await DatabaseManager(f"sqlite:///{path}").open()
+
+
+async def test_what_can_never_be_read_is_told_from_a_database_that_is_away(
+    database: DatabaseManager,
+) -> None:
+    async def work(connection: AsyncConnection) -> object:
+        return (await connection.exec_driver_sql("SELECT CAST(x'ff' AS TEXT)")).scalar()
+
+    with pytest.raises(StoreRefused):
+        await database.read(work)
 
 
 async def test_a_folder_that_cannot_be_made_is_a_store_error(tmp_path: Path) -> None:

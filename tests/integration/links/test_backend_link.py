@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from commserver.config import Backend
@@ -664,3 +665,18 @@ async def test_a_backend_in_a_process_of_its_own_may_be_killed_and_come_back(
         finally:
             process.kill()
             await process.communicate()
+
+
+async def test_a_name_that_no_host_can_have_is_a_link_that_is_down(
+    execs: RecordingExecService,
+) -> None:
+    client = Client(Backend(host="no..host"), execs)
+    with capture_logs() as logs:
+        task = asyncio.create_task(client.run())
+        async with asyncio.timeout(PATIENCE):
+            while not logs:
+                await asyncio.sleep(0)
+        client.stop()
+        await task
+
+    assert [line["event"] for line in logs] == ["link_down"]

@@ -129,6 +129,20 @@ def test_the_reservation_goes_when_the_last_runner_of_its_engine_leaves(desk: De
     assert desk.next_for(ELSEWHERE) is None  # now it is the one that drains
 
 
+def test_an_empty_engine_that_left_while_it_was_reserved_is_forgotten(desk: Desk) -> None:
+    desk.board.join(SLOT)
+    desk.submit(make_job("x"))
+    busy = desk.lease()
+    desk.suspect("a")
+    assert desk.next_for() is None
+    desk.finish(busy)
+
+    desk.board.leave(SLOT.runner)
+    desk.cancel("a")
+
+    assert remains(desk.board) == {}
+
+
 def test_the_reservation_stays_while_another_runner_of_the_engine_fits(desk: Desk) -> None:
     reserved(desk, SLOT, make_offer("slot-2"))
     busy_elsewhere(desk)

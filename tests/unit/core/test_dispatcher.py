@@ -171,8 +171,9 @@ async def test_try_lease_takes_no_more_than_it_was_asked_for(world: World) -> No
     for run in "abc":
         await world.dispatcher.submit(make_job(run))
 
-    assert len(await world.dispatcher.try_lease(REMOTE, 2)) == 2
     assert len(await world.dispatcher.try_lease(REMOTE)) == 1
+    assert len(await world.dispatcher.try_lease(REMOTE, 0)) == 0
+    assert len(await world.dispatcher.try_lease(REMOTE, 2)) == 2
 
 
 async def test_a_released_run_goes_to_who_waits(world: World) -> None:
@@ -541,6 +542,22 @@ async def test_a_run_whose_row_a_stranger_changed_is_dropped(world: World) -> No
     assert [(line["event"], line["run"]) for line in logs] == [("row_changed_elsewhere", A)]
 
 
+async def test_who_waits_for_a_run_that_is_dropped_is_answered(world: World) -> None:
+    await world.dispatcher.submit(make_job("a", attempt=1, content="x"))
+    world.ledger.hang()
+    cancelling = await begun(world.dispatcher.cancel(A))
+    again = await begun(world.dispatcher.cancel(A))
+    submitting = await begun(world.dispatcher.submit(make_job("b", attempt=1, content="x")))
+    world.ledger.change_elsewhere(A)
+
+    world.ledger.resume()
+    await settle()
+
+    assert cancelling.result() is False
+    assert again.result() is False
+    assert submitting.result() == Submitted(B, new=True)
+
+
 async def test_the_holder_of_a_dropped_run_is_told_to_stop(world: World) -> None:
     await world.dispatcher.submit(make_job("a"))
     lease = await world.dispatcher.lease(SLOT)
@@ -742,6 +759,24 @@ async def test_a_runner_cancelled_while_its_run_goes_back_leaves_it_to_time(worl
         assert list(world.board.leases()) == []
 
 
+async def test_a_lease_that_was_never_stored_needs_no_giving_back(world: World) -> None:
+    await world.dispatcher.submit(make_job("a"))
+    async with world.time_acting():
+        world.ledger.hang()
+        leasing = await begun(world.dispatcher.lease(REMOTE))
+        for _ in range(3):
+            await cancelled(leasing)
+        world.ledger.held[0].fail()
+        world.ledger.resume()
+        await settle()
+
+        await world.dispatcher.finished(await world.dispatcher.lease(SLOT), broken())
+        await settle()
+
+        assert world.told(LeaseRevoked) == []
+        assert remains(world.dispatcher) == {}
+
+
 async def test_what_a_cancelled_runner_cannot_give_back_is_given_back_later(world: World) -> None:
     await world.dispatcher.submit(make_job("a"))
     async with world.time_acting():
@@ -878,6 +913,7 @@ async def test_a_silent_runner_loses_its_lease_in_time(world: World) -> None:
         assert not world.board.holds(lease.id)
         assert world.ledger.rows[A].tries == 1
         assert world.told(LeaseRevoked) == [LeaseRevoked(lease)]
+        assert world.clock.alarms == [11.0]  # the end of its rest
 
 
 async def test_a_runner_that_extends_in_time_keeps_its_lease(world: World) -> None:

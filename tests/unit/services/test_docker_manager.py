@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from commserver.core.events import RunEnded
+from commserver.core.events import RunEnded, RunLeased
 from commserver.core.execution import (
     Broken,
     Cause,
@@ -238,13 +238,46 @@ async def test_a_silent_engine_is_asked_at_once_whether_it_is_there(
     shop: Shop, engine: FakeSandbox
 ) -> None:
     engine.scripts.append(SandboxUnavailable("hiccup"))
-    probed = engine.probed
 
     await shop.submit("a")
+    await until(lambda: shop.board.runners == 1 and shop.tries("a") == 1)
+    await shop.pass_time(1.0)
 
     assert isinstance((await shop.end_of("a")).outcome, Completed)
-    assert engine.probed == probed + 1
-    assert shop.tries("a") == 0
+
+
+async def test_what_an_engine_that_answers_will_not_do_fails_in_the_end(
+    shop: Shop, engine: FakeSandbox
+) -> None:
+    """Otherwise it would be leased and given back for ever."""
+    engine.otherwise = SandboxUnavailable("will not")
+    await shop.submit("a")
+    for tries, rest in ((1, 1.0), (2, 5.0)):
+        await until(lambda tries=tries: shop.tries("a") == tries)  # type: ignore[misc]  # a lambda
+        await settle()
+        await shop.pass_time(rest)
+
+    end = await shop.end_of("a")
+
+    assert end.outcome == Broken(Failure(Cause.CONTAINER, "will not"))
+
+
+async def test_a_run_that_is_cancelled_as_it_is_leased_gets_no_container(
+    shop: Shop, engine: FakeSandbox
+) -> None:
+    cancelling: list[asyncio.Task[bool]] = []
+
+    def cancel(event: object) -> None:
+        cancelling.append(asyncio.create_task(shop.dispatcher.cancel(RunId("a"))))
+
+    shop.bus.subscribe(cancel, RunLeased)
+
+    await shop.submit("a")
+    await shop.end_of("a")
+    await settle()
+
+    assert [await task for task in cancelling] == [True]
+    assert engine.begun == []
 
 
 async def test_an_engine_in_doubt_gets_no_runs_until_it_has_answered(
@@ -253,12 +286,13 @@ async def test_an_engine_in_doubt_gets_no_runs_until_it_has_answered(
     engine.scripts.append(SandboxUnavailable("hiccup"))
     engine.answers.clear()
     await shop.submit("a")
-    await until(lambda: shop.back == ["a"])
+    await until(lambda: engine.probed > 1)
+    await shop.submit("b")
     await settle()
     assert shop.leased == ["a"]
 
     engine.answers.set()
-    await shop.end_of("a")
+    await shop.end_of("b")
 
 
 async def test_idle_slots_of_an_engine_found_down_take_nothing(

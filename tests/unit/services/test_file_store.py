@@ -47,6 +47,19 @@ async def test_nobody_else_may_read_it(store: FileStore, folder: Path) -> None:
     assert [path.stat().st_mode & 0o077 for path in files_in(folder)] == [0]
 
 
+@pytest.mark.parametrize("damage", [b"", b"a student's w", b"A student's work"])
+async def test_a_damaged_file_is_written_again(
+    store: FileStore, folder: Path, damage: bytes
+) -> None:
+    name = await store.put(b"a student's work")
+    [path] = files_in(folder)
+    path.write_bytes(damage)
+
+    await store.put(b"a student's work")
+
+    assert await store.get(name) == b"a student's work"
+
+
 async def test_equal_contents_are_kept_once(store: FileStore, folder: Path) -> None:
     names = await asyncio.gather(*(store.put(b"the same") for _ in range(20)))
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from commserver.core.jobs import AttemptId, Origin
-from commserver.errors import MalformedPacket, NotFound, StoreError, UnexpectedPacket
+from commserver.errors import MalformedPacket, NotFound, StoreError, StoreRefused, UnexpectedPacket
 from commserver.gateways.backend import actions
 from commserver.gateways.backend.actions import Link, attempt_id, on_error, on_exercise, on_welcome
 from commserver.gateways.backend.notices import refuse
@@ -61,6 +61,19 @@ async def test_an_exercise_is_submitted_again_until_the_database_is_back(
 
     assert execs.attempts == [42]
     assert [line["event"] for line in logs] == ["exercise_waits_for_the_database"] * 3
+
+
+@pytest.mark.usefixtures("_hurried")
+async def test_what_the_database_will_never_take_does_not_stop_the_link(
+    link: Link, execs: RecordingExecService
+) -> None:
+    execs.fail(StoreRefused("not a text"), times=1)
+
+    with pytest.raises(StoreRefused):
+        await on_exercise(Exercise("42"), link)
+    await on_exercise(Exercise("43"), link)
+
+    assert execs.attempts == [43]
 
 
 @pytest.mark.usefixtures("_hurried")

@@ -121,12 +121,12 @@ def test_a_superseded_run_says_nothing() -> None:
         (
             broken(Cause.CONTAINER, container="c0ffee"),
             b'{"cmd":"ERROR","error_code":"500","target":"CONTAINER","target_id":"c0ffee",'
-            b'"run":"r","seq":"","message":"m","fault":"system"}',
+            b'"run":"r","seq":"","message":"the container that ran it failed","fault":"system"}',
         ),
         (
             broken(Cause.INTERNAL, container="c0ffee"),
             b'{"cmd":"ERROR","error_code":"500","target":"OTHER","target_id":"",'
-            b'"run":"r","seq":"","message":"m","fault":"system"}',
+            b'"run":"r","seq":"","message":"internal error","fault":"system"}',
         ),
         (
             broken(Cause.FULL),
