@@ -1,11 +1,14 @@
 """What every suite may ask for."""
 
+import asyncio
 import os
 from pathlib import Path
 
 import pytest
 
 from commserver.engine import discovery
+from commserver.engine.images import build_all
+from commserver.engine.wrapper import DockerWrapper
 
 ROOT = Path(__file__).parents[1]
 
@@ -19,11 +22,21 @@ def missing(what: str) -> None:
 
 @pytest.fixture(scope="session")
 def docker_url() -> str:
-    """The engine that this machine has; its images are built by `make test` beforehand."""
+    """The engine that this machine has, with our images as they are now."""
     found = discovery.find(ROOT / "var", os.environ, deadline=3.0)
     if found is None:
         missing("no Docker engine answers: `make test` starts one")
     assert found is not None
+
+    async def build(url: str) -> None:
+        wrapper = DockerWrapper(url)
+        try:
+            await build_all(wrapper, images_dir=ROOT / "images", say=print)
+        finally:
+            wrapper.close()
+
+    with asyncio.Runner() as runner:
+        runner.run(build(found))
     return found
 
 

@@ -1,10 +1,8 @@
 """A real container engine, our images on it, and after each test: nothing left, and still well."""
 
 import asyncio
-import os
 import uuid
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -16,13 +14,9 @@ from commserver.core.execution import (
     Process,
     ProcessReport,
 )
-from commserver.engine import discovery
 from commserver.engine.container import SITE
-from commserver.engine.images import build_all
 from commserver.engine.sandbox import FreshSandbox
 from commserver.engine.wrapper import DockerWrapper
-
-ROOT = Path(__file__).parents[3]
 
 GENTLE = Limits(cpu=1.0, real=5.0)
 BRIEF = Limits(cpu=0.3, real=1.0)  # for what has to be ended
@@ -35,28 +29,6 @@ DOUBLE = ExecutionRequest(
 """The submission that must be right after whatever happened."""
 
 
-@pytest.fixture(scope="session")
-def engine_url() -> str:
-    """An engine that answers and has our images."""
-    url = discovery.find(ROOT / "var", os.environ, 3.0)
-    if url is None:
-        reason = "no container engine answers"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-
-    async def build(url: str) -> None:
-        wrapper = DockerWrapper(url)
-        try:
-            await build_all(wrapper, ["python", "c"], images_dir=ROOT / "images", say=print)
-        finally:
-            wrapper.close()
-
-    with asyncio.Runner() as runner:
-        runner.run(build(url))
-    return url
-
-
 async def until_nothing_is_left(wrapper: DockerWrapper) -> None:
     """Try as a server does, only oftener: no event tells that a creation came true after all."""
     for _ in range(500):
@@ -67,9 +39,9 @@ async def until_nothing_is_left(wrapper: DockerWrapper) -> None:
 
 
 @pytest.fixture
-async def wrapper(engine_url: str) -> AsyncIterator[DockerWrapper]:
+async def wrapper(docker_url: str) -> AsyncIterator[DockerWrapper]:
     """A connection of this test's own."""
-    wrapper = DockerWrapper(engine_url)
+    wrapper = DockerWrapper(docker_url)
     yield wrapper
     await until_nothing_is_left(wrapper)
     wrapper.close()

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 class Proxy:
     """Forwards connections to an engine, over a unix socket and over TCP, until told otherwise."""
 
-    def __init__(self, engine_url: str, path: Path) -> None:
-        self._engine = urlsplit(engine_url)
+    def __init__(self, docker_url: str, path: Path) -> None:
+        self._engine = urlsplit(docker_url)
         self._path = path
         self._writers: set[asyncio.StreamWriter] = set()
         self._servers: list[asyncio.Server] = []

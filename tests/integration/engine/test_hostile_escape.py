@@ -86,7 +86,7 @@ async def test_nothing_of_ours_can_be_written(lab: Lab) -> None:
 import os
 for path in (
     "/opt/commserver/runner.py", "/opt/commserver/runner.pyc", "/opt/commserver/new",
-    "/box/new", "/box/keep/new", "/new", "/dev/new", "/run/new", "/var/tmp/new", "/root/new",
+    "/box/new", "/box/keep/new", "/new", "/dev/new", "/run/new", "/var/tmp/new", "/opt/new",
     "/usr/lib/python3.11/sitecustomize.py", "/usr/lib/python3.11/new.py", "/etc/ld.so.preload",
     "/etc/passwd", "/etc/hosts", "/etc/resolv.conf", "/proc/sys/kernel/core_pattern",
     "/proc/sys/kernel/shmall", "/proc/sysrq-trigger", "/sys/kernel/uevent_helper",

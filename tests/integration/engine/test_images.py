@@ -12,7 +12,8 @@ from commserver.engine.images import build_all
 from commserver.engine.sandbox import FreshSandbox
 from commserver.engine.wrapper import DockerWrapper
 from commserver.errors import ImageMissing, SandboxError
-from tests.integration.engine.conftest import DOUBLE, ROOT
+from tests.conftest import ROOT
+from tests.integration.engine.conftest import DOUBLE
 
 pytestmark = pytest.mark.docker
 

@@ -36,9 +36,9 @@ IDLE: dict[str, Any] = {"Image": "commserver/python:latest", "Cmd": ["true"]}
 
 
 @pytest.fixture
-async def proxy(engine_url: str, tmp_path: Path) -> AsyncIterator[Proxy]:
+async def proxy(docker_url: str, tmp_path: Path) -> AsyncIterator[Proxy]:
     """A way to the engine that can be cut."""
-    proxy = Proxy(engine_url, tmp_path / "engine.sock")
+    proxy = Proxy(docker_url, tmp_path / "engine.sock")
     await proxy.open()
     yield proxy
     proxy.thaw()
@@ -385,8 +385,8 @@ async def test_the_engine_describes_itself(wrapper: DockerWrapper) -> None:
     assert info.version
 
 
-async def test_a_wrapper_that_was_closed_says_so(engine_url: str) -> None:
-    wrapper = DockerWrapper(engine_url)
+async def test_a_wrapper_that_was_closed_says_so(docker_url: str) -> None:
+    wrapper = DockerWrapper(docker_url)
     await wrapper.ping()
     wrapper.close()
 
