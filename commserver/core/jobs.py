@@ -1,5 +1,6 @@
 """Runs, the runners that offer to take them, and the leases between the two."""
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
@@ -10,6 +11,11 @@ LeaseId = NewType("LeaseId", str)
 AttemptId = NewType("AttemptId", int)
 OwnerId = NewType("OwnerId", str)
 ContentHash = NewType("ContentHash", str)
+
+
+def content_hash(content: bytes) -> ContentHash:
+    """Return the name under which `content` is stored: its sha256, lowercase hex."""
+    return ContentHash(hashlib.sha256(content).hexdigest())
 
 
 class Priority(IntEnum):

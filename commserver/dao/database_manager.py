@@ -60,7 +60,7 @@ class DatabaseManager:
         self._open = True
         try:
             await self.write(_nothing)
-        except BaseException:
+        except BaseException:  # cancelled as well: nobody would close it
             await self.close()
             raise
 

@@ -178,7 +178,7 @@ class Container:
         try:
             self._attachment = await self._wrapper.attach(self.spec.name)
             await self._wrapper.start(self.spec.name)
-        except BaseException:
+        except BaseException:  # cancelled as well: a container must not outlive us
             await self._remove()
             raise
         return self

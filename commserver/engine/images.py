@@ -290,8 +290,9 @@ async def _run(*command: str) -> None:
     try:
         async with asyncio.timeout(DEBOOTSTRAP_DEADLINE):
             printed, _ = await process.communicate()
-    except BaseException:
-        process.kill()
+    except BaseException:  # cancelled or too late: the child must not go on
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            process.kill()
         await process.wait()
         raise
     if process.returncode != 0:

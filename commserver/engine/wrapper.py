@@ -249,7 +249,7 @@ class DockerWrapper:
                 transport, _ = await loop.create_unix_connection(lambda: protocol, sock=raw)
             else:
                 transport, _ = await loop.create_connection(lambda: protocol, sock=raw)
-        except BaseException:
+        except BaseException:  # cancelled as well: the socket is nobody's yet
             raw.close()
             raise
         return Attachment(reader, asyncio.StreamWriter(transport, protocol, reader, loop))
@@ -431,7 +431,7 @@ class _UnixConnection(UnixHTTPConnection):  # type: ignore[misc]  # untyped
         try:
             sock.settimeout(self.timeout)
             sock.connect(self.unix_socket)
-        except BaseException:
+        except BaseException:  # whatever it was, the socket is nobody's yet
             sock.close()
             raise
         self.sock = sock

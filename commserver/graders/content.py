@@ -1,11 +1,9 @@
 """What one run judges, frozen when it is handed in: the student's files and the grader."""
 
-import hashlib
 from dataclasses import dataclass, field
 
 import msgspec
 
-from commserver.core.jobs import ContentHash
 from commserver.errors import StoreError
 
 
@@ -37,11 +35,6 @@ class Content:
             return _DECODER.decode(stored)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise StoreError(f"a stored content cannot be read: {error}") from error
-
-
-def hash_of(stored: bytes) -> ContentHash:
-    """Return the name of an encoded content: its sha256, lowercase hex."""
-    return ContentHash(hashlib.sha256(stored).hexdigest())
 
 
 _ENCODER = msgspec.msgpack.Encoder()

@@ -2,12 +2,11 @@
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import tempfile
 from pathlib import Path
 
-from commserver.core.jobs import ContentHash
+from commserver.core.jobs import ContentHash, content_hash
 from commserver.errors import NotFound, StoreError
 
 
@@ -42,7 +41,7 @@ class FileStore:
         return self._folder / name[:2] / name[2:4] / name
 
     def _put(self, content: bytes) -> ContentHash:
-        name = ContentHash(hashlib.sha256(content).hexdigest())
+        name = content_hash(content)
         path = self._path(name)
         try:
             if not _holds(path, content):
@@ -74,7 +73,7 @@ class FileStore:
             raise NotFound("file", name) from error
         except OSError as error:
             raise StoreError(f"cannot read a file: {error}") from error
-        if hashlib.sha256(content).hexdigest() != name:
+        if content_hash(content) != name:
             raise StoreError(f"the file {name} is not what its name says")
         return content
 

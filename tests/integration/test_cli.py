@@ -20,8 +20,6 @@ from typing import NamedTuple
 import pytest
 
 from commserver import cli, logs
-from commserver.dao import migrations
-from commserver.dao.database_manager import DatabaseManager
 from commserver.services.auth_service import fingerprint
 from tests.unit.graders.toml import exercise
 
@@ -75,24 +73,13 @@ def run(outside: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     return call
 
 
-@pytest.fixture(scope="session")
-def cli_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The state folder of a site with every table."""
-    folder = tmp_path_factory.mktemp("cli")
-
-    async def make() -> None:
-        async with DatabaseManager(f"sqlite:///{folder / 'commserver.db'}") as database:
-            await migrations.upgrade(database, with_platform=True)
-
-    with asyncio.Runner() as runner:
-        runner.run(make())
-    return folder
-
-
 @pytest.fixture
-def state(tmp_path: Path, cli_template: Path) -> Path:
+def state(tmp_path: Path, sqlite_template: Path) -> Path:
     """A migrated site's state folder."""
-    return Path(shutil.copytree(cli_template, tmp_path / "state"))
+    folder = tmp_path / "state"
+    folder.mkdir()
+    shutil.copy(sqlite_template, folder / "commserver.db")
+    return folder
 
 
 @pytest.fixture

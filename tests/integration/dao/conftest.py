@@ -1,6 +1,5 @@
 """Real databases, made anew for each test; every kind that we support runs every test."""
 
-import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -8,25 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from commserver.dao import migrations
 from commserver.dao.dao_manager import DaoManager
 from commserver.dao.database_manager import DatabaseManager
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
-
-
-@pytest.fixture(scope="session")
-def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite file with every table and no row."""
-    path = tmp_path_factory.mktemp("template") / "template.db"
-
-    async def make() -> None:
-        async with DatabaseManager(f"sqlite:///{path}") as database:
-            await migrations.upgrade(database, with_platform=True)
-
-    with asyncio.Runner() as runner:
-        runner.run(make())
-    return path
 
 
 @pytest.fixture(params=["sqlite"])

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from commserver.core.jobs import content_hash
 from commserver.errors import StoreError
-from commserver.graders.content import Content, hash_of
+from commserver.graders.content import Content
 
 CONTENT = Content("python", 20, (("a.py", "print('é')\r\n"), ("b.py", "")), "format = 1\n")
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -17,13 +18,13 @@ def test_the_hash_of_a_content_never_changes() -> None:
     """It is a name in the file store and in the rows of earlier versions."""
     name = "f6c94f72fe116cd8dfd5e40e5520cdb8a44eed671be2f9cd2f0456eca4ee048f"
 
-    assert hash_of(CONTENT.encode()) == name
+    assert content_hash(CONTENT.encode()) == name
 
 
 def test_the_hash_is_the_sha256_of_what_is_stored() -> None:
     stored = CONTENT.encode()
 
-    assert hash_of(stored) == hashlib.sha256(stored).hexdigest()
+    assert content_hash(stored) == hashlib.sha256(stored).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,7 @@ def test_the_hash_is_the_sha256_of_what_is_stored() -> None:
     ],
 )
 def test_whatever_a_verdict_depends_on_changes_the_hash(other: Content) -> None:
-    assert hash_of(other.encode()) != hash_of(CONTENT.encode())
+    assert content_hash(other.encode()) != content_hash(CONTENT.encode())
 
 
 @settings(deadline=None)
