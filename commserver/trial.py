@@ -39,7 +39,8 @@ class TrialFailed(CommServerError):
 class Trial:
     """The site: its folder, its ports, and its server process while there is one.
 
-    host: the engine's URL, the one on this machine if None.
+    host: the engine's URL; None for the engines that this checkout is configured with, wherever the
+        folder is.
     settings: further `COMMSERVER_…` variables for the server.
     """
 
@@ -58,7 +59,7 @@ class Trial:
         self.log = state / "serve.log"
         self.process: asyncio.subprocess.Process | None = None
         self._url = f"sqlite+aiosqlite:///{state / 'commserver.db'}"
-        hosts = [host] if host else app.engines(load(state_dir=state.parent))
+        hosts = [host] if host else app.engines(load())
         self._environ = {
             **{k: v for k, v in os.environ.items() if not k.startswith("COMMSERVER_")},
             "COMMSERVER_STATE_DIR": str(state),
