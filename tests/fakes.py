@@ -5,13 +5,14 @@ one waiting row for an attempt and purpose), so that a board that breaks a promi
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from commserver.core.board import Board
-from commserver.core.changes import Change, Write
+from commserver.core.changes import Change, Conflict, Write
 from commserver.core.execution import Broken, Cause, Completed, Failure, Status, Verdict
+from commserver.core.finals import Notice
 from commserver.core.jobs import (
     AttemptId,
     ContentHash,
@@ -159,7 +160,7 @@ class FakeLedger:
 
     # -- what the core asks of it -----------------------------------------------------------------
 
-    async def commit(self, change: Change) -> RunId | None:
+    async def commit(self, change: Change) -> Sequence[Notice] | Conflict:
         """Write all of `change` or nothing; see `core.dispatcher.Ledger`."""
         if self._hanging:
             held = HeldCommit(change)
@@ -170,7 +171,8 @@ class FakeLedger:
                 self.held.remove(held)
         if self._errors:
             raise self._errors.pop(0)
-        return self.write(change)
+        conflict = self.write(change)
+        return () if conflict is None else Conflict(conflict)
 
     def write(self, change: Change) -> RunId | None:
         """Write at once; returns the run whose row says otherwise, None when all is written."""

@@ -6,7 +6,7 @@ collected and drained by the caller. `Dispatcher` does all of this; the board is
 """
 
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ from commserver.core.events import (
     RunStarted,
 )
 from commserver.core.execution import Broken, Cause, Failure, Outcome
+from commserver.core.finals import Notice
 from commserver.core.jobs import (
     AttemptId,
     Job,
@@ -421,13 +422,16 @@ class Board:
 
     # -- the end of a claim -----------------------------------------------------------------------
 
-    def apply(self, change: Change) -> None:
-        """Make a committed change true here, and say what happened."""
+    def apply(self, change: Change, notices: Sequence[Notice] = ()) -> None:
+        """Make a committed change true here, and say what happened.
+
+        notices: to whom its final is owed, as it was committed.
+        """
         for write in change.writes:
             if entry := self._entries.get(write.job.id):
                 entry.stored, entry.busy = write.state, False
         if change.step is Step.REFUSED:
-            self._ended(change.writes[0].job, change)
+            self._ended(change.writes[0].job, change, notices)
             return
         entry = self._entries[change.run]
         entry.busy = False
@@ -468,7 +472,7 @@ class Board:
                 else:
                     self._let_go(entry)
                 self._remove(entry)
-                self._ended(entry.job, change)
+                self._ended(entry.job, change, notices)
                 if change.successor:
                     self._move(self._entries[change.successor], change.writes[-1].key)
 
@@ -780,7 +784,7 @@ class Board:
         if engine and not engine.held and engine.reserved is None:
             del self._engines[name]
 
-    def _ended(self, job: Job, change: Change) -> None:
+    def _ended(self, job: Job, change: Change, notices: Sequence[Notice]) -> None:
         key = change.writes[0].key
         self._ordering.ended(job, key)
-        self._events.append(RunEnded(job, change.state, change.outcome))
+        self._events.append(RunEnded(job, change.state, change.outcome, tuple(notices)))

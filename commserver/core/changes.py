@@ -68,6 +68,12 @@ class Busy(NamedTuple):
     run: RunId
 
 
+class Conflict(NamedTuple):
+    """The row of `run` says otherwise: nothing of the change was written."""
+
+    run: RunId
+
+
 class Known(NamedTuple):
     """Nothing to do: `run` is already what was asked for."""
 

@@ -1,7 +1,7 @@
 """The board in use: its clock, its commits, and those who wait for work."""
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -9,10 +9,11 @@ import structlog
 
 from commserver.core.board import Board, Gone
 from commserver.core.bus import EventBus
-from commserver.core.changes import Busy, Change, Known
+from commserver.core.changes import Busy, Change, Conflict, Known
 from commserver.core.clock import Clock
 from commserver.core.events import RunProgressed
 from commserver.core.execution import Failure, Outcome
+from commserver.core.finals import Notice
 from commserver.core.jobs import Job, Lease, LeaseId, Offer, RunId
 from commserver.errors import AlreadyExists, StoreError
 
@@ -26,10 +27,10 @@ STORE_REST = 1.0  # seconds until an end of a lease is tried again that could no
 class Ledger(Protocol):
     """Where changes are made certain."""
 
-    async def commit(self, change: Change) -> RunId | None:
+    async def commit(self, change: Change) -> Sequence[Notice] | Conflict:
         """Write all of `change` or nothing, comparing each row with what it must say.
 
-        Returns None when it is written, else the run whose row says otherwise.
+        Returns to whom its final is owed, if it makes one.
 
         Raises:
             StoreError: nothing is written; `AlreadyExists` when a row is there that should be new.
@@ -226,26 +227,27 @@ class Dispatcher:
 
     async def _commit(self, change: Change) -> bool:
         try:
-            conflict = await self._ledger.commit(change)
+            result = await self._ledger.commit(change)
         except BaseException:  # whatever it was, the claim must not stay
             self._undo(change)
             raise
-        if conflict is None:
-            self._apply(change)
+        if not isinstance(result, Conflict):
+            self._apply(change, result)
             return True
-        log.error("row_changed_elsewhere", run=conflict, step=change.step)
+        run = result.run
+        log.error("row_changed_elsewhere", run=run, step=change.step)
         self.board.undo(change)
-        new = self.board.job(conflict) is None
-        self.board.forget(conflict)  # before anybody else can be granted it
+        new = self.board.job(run) is None
+        self.board.forget(run)  # before anybody else can be granted it
         self._free(change)
         self._publish()
         self._grant()
         if new:
-            raise AlreadyExists(conflict)
+            raise AlreadyExists(run)
         return False
 
-    def _apply(self, change: Change) -> None:
-        self.board.apply(change)
+    def _apply(self, change: Change, notices: Sequence[Notice] = ()) -> None:
+        self.board.apply(change, notices)
         self._free(change)
         self._publish()
         lease = change.granted

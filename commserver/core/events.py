@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from commserver.core.execution import Outcome
+from commserver.core.finals import Notice
 from commserver.core.jobs import Job, Lease, Requires
 from commserver.core.states import State
 
@@ -47,11 +48,15 @@ class RunProgressed:
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """Nothing more will happen to it; `outcome` is None when CANCELLED or SUPERSEDED."""
+    """Nothing more will happen to it; `outcome` is None when CANCELLED or SUPERSEDED.
+
+    notices: to whom this end is owed until they have it; committed together with it.
+    """
 
     job: Job
     state: State
     outcome: Outcome | None = None
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

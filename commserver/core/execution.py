@@ -243,3 +243,23 @@ class Broken:
 
 
 Outcome = Completed | Broken
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A verdict in short: what of it goes into packets."""
+
+    status: Status
+    grade: int
+    grade_max: int
+
+
+def ending(outcome: Outcome | None) -> Judged | Failure | None:
+    """Return an outcome in short, None for none."""
+    match outcome:
+        case Completed(verdict=verdict):
+            return Judged(verdict.status, verdict.grade, verdict.grade_max)
+        case Broken(failure=failure):
+            return failure
+        case None:
+            return None

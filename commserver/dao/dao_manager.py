@@ -10,6 +10,7 @@ from commserver.dao.exercises import ExerciseDAO
 from commserver.dao.grades import GradeDAO
 from commserver.dao.languages import LanguageDAO
 from commserver.dao.leases import LeaseDAO
+from commserver.dao.notices import NoticeDAO
 from commserver.dao.scripts import ScriptDAO
 from commserver.dao.site import SiteDAO
 from commserver.dao.tokens import TokenDAO
@@ -32,5 +33,6 @@ class DaoManager:
         # Ours.
         self.executions = ExecutionDAO()
         self.leases = LeaseDAO()
+        self.notices = NoticeDAO()
         self.tokens = TokenDAO()
         self.site = SiteDAO()

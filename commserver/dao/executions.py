@@ -8,7 +8,15 @@ from sqlalchemy import ColumnElement, Result, Row, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commserver.core.changes import Write
-from commserver.core.execution import Broken, Cause, Completed, Failure, Outcome, Status
+from commserver.core.execution import (
+    Broken,
+    Cause,
+    Completed,
+    Failure,
+    Judged,
+    Outcome,
+    Status,
+)
 from commserver.core.jobs import (
     AttemptId,
     ContentHash,
@@ -27,15 +35,6 @@ from commserver.dao.column_types import is_id
 from commserver.dao.dao import DAO
 from commserver.dao.tables import UNFINISHED, executions
 from commserver.dao.verdicts import VerdictRecord
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """The short form of a verdict; `ExecutionDAO.verdict` has the long one."""
-
-    status: Status
-    grade: int
-    grade_max: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ class StoredRun:
 
 _c = executions.c
 
-# In the order in which `_stored` and `_ending` take them, since a restart reads the first of every
+# In the order in which `_stored` and `ended_by` take them, since a restart reads the first of every
 # run that waits, by the hundred thousand: each column and each look-up by name counts.
 _RUN = (
     *(_c.id, _c.user_exercise_id, _c.owner, _c.course, _c.gateway, _c.peer, _c.reference),
@@ -218,7 +217,7 @@ def _failed(failure: Failure) -> dict[str, object]:
 def _ended(row: Row[*tuple[Any, ...]]) -> StoredRun:
     """Return the run in a row of `_RUN` and `_END`."""
     ended_at, *ending = row[len(_RUN) :]
-    return replace(_stored(*row[: len(_RUN)]), ended_at=ended_at, ending=_ending(*ending))
+    return replace(_stored(*row[: len(_RUN)]), ended_at=ended_at, ending=ended_by(*ending))
 
 
 def _stored(
@@ -261,7 +260,7 @@ def _stored(
     return StoredRun(job, key, state, tries, deaths, created_at, started_at)
 
 
-def _ending(
+def ended_by(
     status: Status | None,
     grade: int,
     grade_max: int,
@@ -269,6 +268,7 @@ def _ending(
     message: str,
     container: str,
 ) -> Judged | Failure | None:
+    """Return how a run was judged or why it could not be, from these columns of its row."""
     if status is not None:
         return Judged(status, grade, grade_max)
     return None if cause is None else Failure(cause, message, container)

@@ -196,6 +196,37 @@ leases = Table(
     Column("granted_at", UtcDateTime, nullable=False),
 )
 
+series = Table(
+    "series",
+    commserver,
+    Column("recipient", String(200), primary_key=True),
+    Column("last", BigInteger, nullable=False),  # the highest number given, 1 at first
+)
+
+notices = Table(
+    "notices",
+    commserver,
+    Column("recipient", String(200), primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column(
+        "execution_id",
+        ForeignKey("executions.id", ondelete="CASCADE"),
+        nullable=False,
+        index=True,
+    ),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("delivered_at", UtcDateTime),  # NULL: owed
+)
+
+baseline = Table(
+    "baseline",
+    commserver,
+    Column("single", Integer, primary_key=True, autoincrement=False),
+    Column("attempt", BigInteger, nullable=False),  # user_exercises.id up to here are no news
+    Column("created_at", UtcDateTime, nullable=False),
+    CheckConstraint("single = 1", name="single"),
+)
+
 tokens = Table(
     "tokens",
     commserver,

@@ -1,15 +1,17 @@
 """Where the board's changes are made certain, and what a new process finds there."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commserver.core.board import Board
-from commserver.core.changes import Change
+from commserver.core.changes import Change, Conflict
 from commserver.core.clock import Clock
 from commserver.core.execution import Completed
+from commserver.core.finals import Notice, Recipient, account
 from commserver.core.jobs import Job, Lease, LeaseId, Purpose, RunId
-from commserver.core.states import Step
+from commserver.core.states import State, Step
 from commserver.dao.dao_manager import DaoManager
 from commserver.dao.database_manager import DatabaseManager
 from commserver.dao.executions import StoredRun
@@ -38,11 +40,11 @@ class DatabaseLedger:
         self._daos = daos
         self._clock = clock
 
-    async def commit(self, change: Change) -> RunId | None:
-        """Write the change, or nothing; returns the run whose row said otherwise."""
+    async def commit(self, change: Change) -> Sequence[Notice] | Conflict:
+        """Write the change, or nothing; returns to whom the end that it brings is owed."""
         at = self._clock.utc()
 
-        async def work(connection: AsyncConnection) -> None:
+        async def work(connection: AsyncConnection) -> list[Notice]:
             for write in change.writes:
                 outcome = change.outcome if write.job.id == change.run else None
                 if not await self._daos.executions.write(connection, write, at=at, outcome=outcome):
@@ -50,12 +52,15 @@ class DatabaseLedger:
             await self._write_lease(connection, change, at)
             if isinstance(change.outcome, Completed):
                 await self._write_grade(connection, change.writes[0].job, change.outcome, at)
+            return [
+                await self._daos.notices.add(connection, recipient, change.run, at)
+                for recipient in _recipients(change)
+            ]
 
         try:
-            await self._database.write(work)
+            return await self._database.write(work)
         except _Conflict as conflict:
-            return conflict.run
-        return None
+            return Conflict(conflict.run)
 
     async def restore(self, board: Board) -> list[LeaseId]:
         """Put every run that has not ended onto the board, in its old order.
@@ -119,3 +124,13 @@ class DatabaseLedger:
         verdict = outcome.verdict
         await self._daos.grades.add(connection, job.attempt, verdict.grade, at_ms)
         await self._daos.attempt_logs.add(connection, job.attempt, verdict.log, at_ms)
+
+
+def _recipients(change: Change) -> list[Recipient]:
+    """Return whom the final of this change is owed, none when it ends nothing for anybody."""
+    job = change.writes[0].job if change.writes else None
+    if job is None or not change.state.ended or change.state is State.SUPERSEDED:
+        return []
+    if job.attempt is None or job.purpose is not Purpose.SUBMIT or not job.owner:
+        return []
+    return [account(job.owner)]

@@ -16,6 +16,7 @@ from commserver.core.execution import (
     ExecutionReport,
     Failure,
     Fault,
+    Judged,
     Status,
     Verdict,
 )
@@ -32,7 +33,7 @@ from commserver.core.jobs import (
 from commserver.core.states import State
 from commserver.dao.dao_manager import DaoManager
 from commserver.dao.database_manager import DatabaseManager
-from commserver.dao.executions import Judged, StoredRun
+from commserver.dao.executions import StoredRun
 from commserver.dao.verdicts import VerdictRecord
 from commserver.errors import AlreadyExists
 from tests.fakes import broken, completed, make_job

@@ -1,15 +1,16 @@
 """The ask door on a real database: what is taken, what is refused, what is done twice."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from commserver.config import Docker, Queue
-from commserver.core.changes import Change
+from commserver.core.changes import Change, Conflict
 from commserver.core.events import RunEnded, RunQueued, RunReplaced
 from commserver.core.execution import Broken, Cause, Failure
+from commserver.core.finals import Notice, account
 from commserver.core.jobs import AttemptId, ContentHash, OwnerId, Requirement, RunId
 from commserver.core.states import State
 from commserver.errors import NotFound, StoreError
@@ -125,7 +126,7 @@ async def test_the_content_is_there_before_its_row(
 ) -> None:
     commit, found = site.ledger.commit, []
 
-    async def looked(change: Change) -> RunId | None:
+    async def looked(change: Change) -> Sequence[Notice] | Conflict:
         found.append(await site.files.get(change.writes[0].job.content))
         return await commit(change)
 
@@ -240,7 +241,8 @@ async def test_a_refusal_leaves_a_row_with_its_cause_and_tells_the_owner(
     assert isinstance(row.ending, Failure)
     assert row.ending.cause is cause
     assert row.ending.message.startswith(message)
-    assert site.events == [RunEnded(row.job, State.FAILED, Broken(row.ending))]
+    owed = (Notice(account(row.job.owner), 1),)
+    assert site.events == [RunEnded(row.job, State.FAILED, Broken(row.ending), owed)]
     assert row.job.owner == str(await site.admin.account("ada"))
     assert len(site.board) == 0
     assert await site.results(attempt) == [], "a refusal is no grade"

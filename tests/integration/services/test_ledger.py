@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commserver.core.board import Board, Gone
-from commserver.core.changes import Change
-from commserver.core.execution import Broken, Cause, Completed, Failure, Status, Verdict
+from commserver.core.changes import Change, Conflict
+from commserver.core.execution import Broken, Cause, Completed, Failure, Judged, Status, Verdict
 from commserver.core.jobs import (
     AttemptId,
     Job,
@@ -21,7 +21,6 @@ from commserver.core.jobs import (
 )
 from commserver.core.states import State, Step
 from commserver.dao.attempt_logs import AttemptLogDAO
-from commserver.dao.executions import Judged
 from commserver.errors import StoreError
 from commserver.services.ledger import ADOPT_GRACE, DatabaseLedger
 from tests.fakes import FakeClock, broken, completed, make_job, make_offer
@@ -335,7 +334,7 @@ async def test_a_conflict_says_which_run_and_undoes_the_writes_before_it(
     assert isinstance(change, Change)
     assert change.step is Step.SUPERSEDED
 
-    assert await site.ledger.commit(change) == B
+    assert await site.ledger.commit(change) == Conflict(B)
 
     assert await states(site, A, B) == [State.LEASED, State.QUEUED]
     assert await leases(site) == [("a", "node")]

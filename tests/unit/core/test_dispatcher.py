@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from commserver.core.board import Board, Gone
 from commserver.core.bus import EventBus
-from commserver.core.changes import Change
+from commserver.core.changes import Change, Conflict
 from commserver.core.dispatcher import STORE_REST, Dispatcher, Submitted
 from commserver.core.events import (
     Event,
@@ -658,8 +658,8 @@ async def test_a_run_whose_row_is_there_before_it_was_submitted_is_an_error(worl
 async def test_a_ledger_that_calls_a_new_row_changed_does_not_stop_the_world(
     world: World, door: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def says_changed(change: Change) -> RunId:
-        return change.run
+    async def says_changed(change: Change) -> Conflict:
+        return Conflict(change.run)
 
     monkeypatch.setattr(world.ledger, "commit", says_changed)
 

@@ -1,0 +1,91 @@
+"""`notices` and `series`: the finals that were given to somebody, and which of them are owed."""
+
+from datetime import datetime
+
+from sqlalchemy import delete, func, select, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from commserver.core.finals import Final, Notice, Recipient
+from commserver.core.jobs import AttemptId, RunId
+from commserver.dao.dao import DAO
+from commserver.dao.executions import ended_by
+from commserver.dao.tables import executions, notices, series
+
+_n = notices.c
+_e = executions.c
+
+# One statement on both databases; the row stays locked until the transaction ends, so that numbers
+# become visible in their order.
+_NEXT = text(
+    "INSERT INTO series (recipient, last) VALUES (:recipient, 1)"
+    " ON CONFLICT (recipient) DO UPDATE SET last = series.last + 1 RETURNING last"
+)
+
+
+class NoticeDAO(DAO):
+    """The finals that were given to somebody, and which of them are owed."""
+
+    table = notices
+
+    async def add(
+        self, connection: AsyncConnection, recipient: Recipient, run: RunId, at: datetime
+    ) -> Notice:
+        """Owe the end of a run to a recipient, as the next of its series."""
+        seq = await connection.scalar(_NEXT, {"recipient": recipient})
+        assert isinstance(seq, int)
+        await connection.execute(
+            notices.insert().values(recipient=recipient, seq=seq, execution_id=run, created_at=at)
+        )
+        return Notice(recipient, seq)
+
+    async def last(self, connection: AsyncConnection, recipient: Recipient) -> int:
+        """Return the highest number of a series, 0 before the first."""
+        query = select(series.c.last).where(series.c.recipient == recipient)
+        return await self._value(connection, query) or 0
+
+    async def owed(
+        self, connection: AsyncConnection, recipient: Recipient, *, after: int = 0, limit: int
+    ) -> list[Final]:
+        """Return the first `limit` finals above `after` that are not delivered, in order."""
+        query = (
+            select(
+                *(_e.id, _e.user_exercise_id, _e.state, _n.seq),
+                *(_e.status, _e.grade, _e.grade_max),
+                *(_e.failure_cause, _e.message, _e.container),
+            )
+            .join_from(notices, executions, _e.id == _n.execution_id)
+            .where(_n.recipient == recipient, _n.seq > after, _n.delivered_at.is_(None))
+            .order_by(_n.seq)
+            .limit(limit)
+        )
+        return [
+            Final(
+                run=RunId(run),
+                attempt=None if attempt is None else AttemptId(attempt),
+                state=state,
+                ending=ended_by(*ending),
+                seq=seq,
+            )
+            for run, attempt, state, seq, *ending in await connection.execute(query)
+        ]
+
+    async def delivered(
+        self, connection: AsyncConnection, recipient: Recipient, seq: int, at: datetime
+    ) -> int:
+        """Owe nothing up to `seq` any more; returns how many were owed until now."""
+        result = await connection.execute(
+            update(notices)
+            .where(_n.recipient == recipient, _n.seq <= seq, _n.delivered_at.is_(None))
+            .values(delivered_at=at)
+        )
+        return result.rowcount
+
+    async def expire(self, connection: AsyncConnection, before: datetime) -> int:
+        """Forget the notices of before this moment, delivered or not; returns how many."""
+        result = await connection.execute(delete(notices).where(_n.created_at < before))
+        return result.rowcount
+
+    async def count_owed(self, connection: AsyncConnection) -> int:
+        """Return how many finals are owed to anybody."""
+        query = select(func.count()).select_from(notices).where(_n.delivered_at.is_(None))
+        return await self._value(connection, query) or 0
