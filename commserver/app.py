@@ -31,6 +31,7 @@ from commserver.services.auth_service import AuthService
 from commserver.services.docker_manager import DockerManager, Sandbox
 from commserver.services.exec_service import ExecService
 from commserver.services.file_store import FileStore
+from commserver.services.finals_service import FinalsService
 from commserver.services.ledger import DatabaseLedger
 from commserver.services.run_service import RunService
 from commserver.services.watch_service import WatchService
@@ -189,7 +190,7 @@ async def built(
         watch = WatchService(dispatcher, bus, clock, period=config.browser.place_period)
         make = sandboxes or docker_sandboxes(config, stack)
         docker = DockerManager(config.docker, make(site, boot), runs, bus, clock)
-        server = Server(config.browser, auth, watch)
+        server = Server(config.browser, auth, watch, FinalsService(database, daos, clock))
         asking: list[Gateway] = []
         if config.backend.enabled:
             asking.append(Client(config.backend, execs))

@@ -11,8 +11,17 @@ from datetime import UTC, datetime, timedelta
 
 from commserver.core.board import Board
 from commserver.core.changes import Change, Conflict, Write
-from commserver.core.execution import Broken, Cause, Completed, Failure, Status, Verdict
-from commserver.core.finals import Notice
+from commserver.core.execution import (
+    Broken,
+    Cause,
+    Completed,
+    Failure,
+    Judged,
+    Status,
+    Verdict,
+    ending,
+)
+from commserver.core.finals import Final, Notice, Recipient, recipients
 from commserver.core.jobs import (
     AttemptId,
     ContentHash,
@@ -125,6 +134,7 @@ class FakeLedger:
     """Rows in memory. `rows` and `leases` are what a restart would find.
 
     leases: those of other processes, by run, as they were last committed.
+    finals: what was ever owed to each recipient, in order; `delivered` of them are no more.
     committed: every change that was written, in order.
     held: commits that hang now, oldest first.
     """
@@ -132,6 +142,8 @@ class FakeLedger:
     def __init__(self) -> None:
         self.rows: dict[RunId, Row] = {}
         self.leases: dict[RunId, Lease] = {}
+        self.finals: dict[Recipient, list[Final]] = {}
+        self.delivered: dict[Recipient, int] = {}
         self.committed: list[Change] = []
         self.held: list[HeldCommit] = []
         self._hanging = False
@@ -172,7 +184,16 @@ class FakeLedger:
         if self._errors:
             raise self._errors.pop(0)
         conflict = self.write(change)
-        return () if conflict is None else Conflict(conflict)
+        return self._owe(change) if conflict is None else Conflict(conflict)
+
+    def _owe(self, change: Change) -> list[Notice]:
+        notices = []
+        for recipient in recipients(change):
+            series = self.finals.setdefault(recipient, [])
+            job, end, seq = change.writes[0].job, ending(change.outcome), len(series) + 1
+            series.append(Final(job.id, job.attempt, change.state, end, seq))
+            notices.append(Notice(recipient, seq))
+        return notices
 
     def write(self, change: Change) -> RunId | None:
         """Write at once; returns the run whose row says otherwise, None when all is written."""
@@ -286,3 +307,17 @@ def completed(grade: int = 10) -> Completed:
 def broken(cause: Cause = Cause.CONTAINER, *, engine_died: bool = False) -> Broken:
     """Return the outcome of a try that went wrong without the student's doing."""
     return Broken(Failure(cause, "it broke"), engine_died)
+
+
+def make_final(
+    seq: int = 1,
+    run: str = "a",
+    *,
+    attempt: int | None = 1,
+    state: State = State.DONE,
+    ending: Judged | Failure | None = None,
+) -> Final:
+    """Return a final as its recipient's `seq`-th: an accepted one unless it is told otherwise."""
+    if state is State.DONE and ending is None:
+        ending = Judged(Status.ACCEPTED, 10, 10)
+    return Final(RunId(run), None if attempt is None else AttemptId(attempt), state, ending, seq)

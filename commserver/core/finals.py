@@ -4,11 +4,13 @@ A final is owed from the commit that ends its run until its recipient has it, ho
 side goes away meanwhile. Each recipient has a series of its own, numbered without a gap.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, NewType
 
+from commserver.core.changes import Change
 from commserver.core.execution import Failure, Judged
-from commserver.core.jobs import AttemptId, OwnerId, RunId
+from commserver.core.jobs import AttemptId, OwnerId, Purpose, RunId
 from commserver.core.states import State
 
 Recipient = NewType("Recipient", str)
@@ -35,6 +37,52 @@ class Final:
     seq: int
 
 
+class Cursor:
+    """How far one receiver, such as a socket, is in its recipient's series. Sans-I/O.
+
+    It begins behind. Whoever is behind reads what is owed above `after`; whoever is not is given
+    each final as it happens, if it is the next one. So all come in order, none twice and none left
+    out, whichever way the reports of two commits overtake each other.
+    """
+
+    def __init__(self) -> None:
+        self.after = 0  # the number up to which nothing more has to be given
+        self._heard = 0  # the highest number that is known to be there
+        self._read = False
+
+    @property
+    def behind(self) -> bool:
+        """True when there may be something to read above `after`."""
+        return not self._read or self._heard > self.after
+
+    def heard(self, seq: int, *, room: bool = True) -> bool:
+        """Return whether to give this one now: it is the next, and there is `room` for it."""
+        following = not self.behind and seq == self.after + 1 and room
+        self._heard = max(self._heard, seq)
+        if following:
+            self.after = seq
+        return following
+
+    def caught_up(self, finals: Sequence[Final], last: int, *, more: bool) -> None:
+        """Note what was read: these, of a series that ends at `last`; `more` are left to read."""
+        self._read = True
+        if more:
+            self.after = finals[-1].seq
+        else:
+            self.after = max(self.after, last)
+        self._heard = max(self._heard, last)
+
+
 def account(owner: OwnerId) -> Recipient:
     """Return the recipient that all browsers of a platform account are together."""
     return Recipient(f"account:{owner}")
+
+
+def recipients(change: Change) -> list[Recipient]:
+    """Return whom the final that this change brings is owed; none when it ends nothing for them."""
+    job = change.writes[0].job if change.writes else None
+    if job is None or not change.state.ended or change.state is State.SUPERSEDED:
+        return []
+    if job.attempt is None or job.purpose is not Purpose.SUBMIT or not job.owner:
+        return []
+    return [account(job.owner)]

@@ -9,9 +9,9 @@ from commserver.core.board import Board
 from commserver.core.changes import Change, Conflict
 from commserver.core.clock import Clock
 from commserver.core.execution import Completed
-from commserver.core.finals import Notice, Recipient, account
+from commserver.core.finals import Notice, recipients
 from commserver.core.jobs import Job, Lease, LeaseId, Purpose, RunId
-from commserver.core.states import State, Step
+from commserver.core.states import Step
 from commserver.dao.dao_manager import DaoManager
 from commserver.dao.database_manager import DatabaseManager
 from commserver.dao.executions import StoredRun
@@ -54,7 +54,7 @@ class DatabaseLedger:
                 await self._write_grade(connection, change.writes[0].job, change.outcome, at)
             return [
                 await self._daos.notices.add(connection, recipient, change.run, at)
-                for recipient in _recipients(change)
+                for recipient in recipients(change)
             ]
 
         try:
@@ -124,13 +124,3 @@ class DatabaseLedger:
         verdict = outcome.verdict
         await self._daos.grades.add(connection, job.attempt, verdict.grade, at_ms)
         await self._daos.attempt_logs.add(connection, job.attempt, verdict.log, at_ms)
-
-
-def _recipients(change: Change) -> list[Recipient]:
-    """Return whom the final of this change is owed, none when it ends nothing for anybody."""
-    job = change.writes[0].job if change.writes else None
-    if job is None or not change.state.ended or change.state is State.SUPERSEDED:
-        return []
-    if job.attempt is None or job.purpose is not Purpose.SUBMIT or not job.owner:
-        return []
-    return [account(job.owner)]

@@ -7,9 +7,9 @@ from commserver.core.bus import EventBus
 from commserver.core.clock import Clock
 from commserver.core.dispatcher import Dispatcher
 from commserver.core.events import Event, QueueMoved, RunEnded, RunLeased, RunQueued
-from commserver.core.execution import Outcome
+from commserver.core.execution import ending
+from commserver.core.finals import Final, account
 from commserver.core.jobs import Job, OwnerId, Requires, RunId
-from commserver.core.states import State
 
 FIRST_PLACE = 0.05  # seconds until a new run's place is told: most begin sooner
 
@@ -20,8 +20,8 @@ class Watcher(Protocol):
     def place(self, job: Job, place: int) -> None:
         """A run waits at this 1-based place of its lane; 0 = it has just left the queue."""
 
-    def ended(self, job: Job, state: State, outcome: Outcome | None) -> None:
-        """A run has ended; there is nothing after this."""
+    def ended(self, run: RunId, final: Final | None) -> None:
+        """A run has ended; `final` is what its owner is owed for it, None for nothing."""
 
 
 class WatchService:
@@ -110,13 +110,22 @@ class WatchService:
                 self._places.pop(lease.job.id, None)
                 for watcher in self._watchers.get(lease.job.owner, ()):
                     watcher.place(lease.job, 0)
-            case RunEnded(job=job, state=state, outcome=outcome):
+            case RunEnded(job=job):
                 self._new.pop(job.id, None)
                 self._places.pop(job.id, None)
                 for watcher in self._watchers.get(job.owner, ()):
-                    watcher.ended(job, state, outcome)
+                    watcher.ended(job.id, _final(event))
 
     def _wake(self, at: float) -> None:
         if self._due is None or at < self._due:
             self._due = at
             self._woken.set()
+
+
+def _final(event: RunEnded) -> Final | None:
+    """Return what the run's owner is owed for this end."""
+    job = event.job
+    for notice in event.notices:
+        if notice.recipient == account(job.owner):
+            return Final(job.id, job.attempt, event.state, ending(event.outcome), notice.seq)
+    return None

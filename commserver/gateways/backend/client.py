@@ -23,6 +23,13 @@ CHUNK = 64 * 1024  # bytes read at once
 DRAIN = 0.5  # seconds of silence after which nothing more is expected from a link being closed
 
 
+class _Reader(asyncio.StreamReader):
+    """Gives what has arrived also when the link then breaks: asyncio's own would throw it away."""
+
+    def set_exception(self, exc: BaseException) -> None:
+        self.feed_eof()
+
+
 class Client:
     """The seed's Client: dials the backend, says HANDSHAKE, hands over each EXERCISE.
 
@@ -64,7 +71,7 @@ class Client:
     async def _link(self) -> None:
         """Dial, and serve the link until it ends."""
         async with asyncio.timeout(self._config.connect_timeout):
-            reader, writer = await asyncio.open_connection(self._config.host, self._config.port)
+            reader, writer = await dial(self._config.host, self._config.port)
         self._writer = writer
         try:
             if self._stopping.is_set():
@@ -105,3 +112,12 @@ class Client:
         finally:
             read.cancel()
             stop.cancel()
+
+
+async def dial(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Do what `asyncio.open_connection` does, with our own reader."""
+    loop = asyncio.get_running_loop()
+    reader = _Reader(loop=loop)
+    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    transport, _ = await loop.create_connection(lambda: protocol, host, port)
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)

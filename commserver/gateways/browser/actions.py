@@ -4,13 +4,15 @@ from dataclasses import dataclass
 
 import structlog
 
+from commserver.core.finals import account
 from commserver.errors import NotAuthenticated, StoreError
 from commserver.gateways.browser import notices
 from commserver.gateways.browser.outbox import Outbox
-from commserver.gateways.browser.packets import Auth, Error, Ok, Packet
+from commserver.gateways.browser.packets import Ack, Auth, Error, Ok, Packet
 from commserver.gateways.browser.protocol import BrowserProtocol
 from commserver.gateways.interpreter import ActionTable
 from commserver.services.auth_service import AuthService, Identity
+from commserver.services.finals_service import FinalsService
 from commserver.services.watch_service import WatchService
 
 log = structlog.get_logger(__name__)
@@ -23,6 +25,7 @@ class Connection:
     protocol: BrowserProtocol[Identity]
     auth: AuthService
     watch: WatchService
+    finals: FinalsService
     outbox: Outbox
 
 
@@ -33,7 +36,15 @@ async def on_auth(packet: Auth, connection: Connection) -> Packet | None:
     connection.outbox.answer(Ok())
     if first:
         connection.watch.join(identity.owner, connection.outbox)
+        connection.outbox.follow()
     return None
+
+
+async def on_ack(packet: Ack, connection: Connection) -> Ok:
+    """Replay nothing any more of what the user has seen."""
+    recipient = account(connection.protocol.known().owner)
+    await connection.finals.acknowledge(recipient, int(packet.seq))
+    return Ok()
 
 
 def refuse(error: Exception, connection: Connection) -> Error:
@@ -46,4 +57,4 @@ def refuse(error: Exception, connection: Connection) -> Error:
     return notices.error(error)
 
 
-ACTIONS: ActionTable[Connection, Packet] = {Auth: on_auth}
+ACTIONS: ActionTable[Connection, Packet] = {Auth: on_auth, Ack: on_ack}

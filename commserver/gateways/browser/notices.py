@@ -1,7 +1,8 @@
 """What a browser is told, in its own protocol's words."""
 
-from commserver.core.execution import Broken, Cause, Completed, Failure, Fault, Outcome, Status
-from commserver.core.jobs import Job
+from commserver.core.execution import Cause, Failure, Fault, Judged, Status
+from commserver.core.finals import Final
+from commserver.core.jobs import AttemptId, Job
 from commserver.core.states import State
 from commserver.errors import MalformedPacket, NotAllowed, NotAuthenticated, NotFound, ProtocolError
 from commserver.gateways.browser.packets import (
@@ -35,19 +36,18 @@ _TARGETS: dict[str, Target] = {"attempt": EXERCICE, "container": CONTAINER}
 
 def place(job: Job, at: int) -> Packet:
     """Return where a run stands; 0 = it has just begun."""
-    return PlaceInQueue(user_exercice_id=_attempt(job), place=str(at), run=job.id)
+    return PlaceInQueue(user_exercice_id=_attempt(job.attempt), place=str(at), run=job.id)
 
 
-def final(job: Job, state: State, outcome: Outcome | None) -> Packet | None:
+def final(final: Final) -> Packet | None:
     """Return the packet that ends a run for its student, None when it is not for students."""
-    match state, outcome:
-        case State.DONE, Completed(verdict=verdict):
-            grade = str(verdict.grade)
-            return ExerciceExecuted(_attempt(job), job.id, status=verdict.status, grade=grade)
-        case State.FAILED, Broken(failure=failure):
-            return _failure(job, failure)
+    match final.state, final.ending:
+        case State.DONE, Judged(status=status, grade=grade):
+            return _executed(final, status, str(grade))
+        case State.FAILED, Failure():
+            return _failed(final, final.ending)
         case State.CANCELLED, _:
-            return ExerciceExecuted(_attempt(job), job.id, status=Status.CANCELLED)
+            return _executed(final, Status.CANCELLED)
         case _:
             return None
 
@@ -68,12 +68,25 @@ def error(problem: Exception) -> Error:
             return Error("500", OTHER, "", message="internal error", fault=Fault.SYSTEM)
 
 
-def _failure(job: Job, failure: Failure) -> Error:
+def _executed(final: Final, status: Status, grade: str = "") -> ExerciceExecuted:
+    seq = str(final.seq)
+    return ExerciceExecuted(_attempt(final.attempt), final.run, status=status, grade=grade, seq=seq)
+
+
+def _failed(final: Final, failure: Failure) -> Error:
     code, target = _ENDINGS[failure.cause]
-    ids: dict[Target, str] = {EXERCICE: _attempt(job), CONTAINER: failure.container, OTHER: ""}
-    message = _SHOWN.get(failure.cause, failure.message)
-    return Error(code, target, ids[target], run=job.id, message=message, fault=failure.fault)
+    attempt = _attempt(final.attempt)
+    ids: dict[Target, str] = {EXERCICE: attempt, CONTAINER: failure.container, OTHER: ""}
+    return Error(
+        code,
+        target,
+        ids[target],
+        run=final.run,
+        seq=str(final.seq),
+        message=_SHOWN.get(failure.cause, failure.message),
+        fault=failure.fault,
+    )
 
 
-def _attempt(job: Job) -> str:
-    return "" if job.attempt is None else str(job.attempt)
+def _attempt(attempt: AttemptId | None) -> str:
+    return "" if attempt is None else str(attempt)

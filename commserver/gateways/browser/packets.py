@@ -1,6 +1,6 @@
 """What can be said on the browser link. Keys and spellings are the wire's; all values strings."""
 
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -24,6 +24,12 @@ class Auth(Packet, tag="AUTH", frozen=True):
 
     def __repr__(self) -> str:
         return "Auth(token=***)"
+
+
+class Ack(Packet, tag="ACK", frozen=True):
+    """Say that the finals up to this number were seen."""
+
+    seq: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,18}$")]
 
 
 class Ok(Packet, tag="OK", frozen=True):
@@ -64,16 +70,8 @@ class Error(Packet, tag="ERROR", frozen=True):
     fault: str = ""
 
 
-Received = Auth
+Received = Auth | Ack
 
-
-class _Command(msgspec.Struct):
-    """What every packet has. A struct that is decoded alone is not asked for its tag."""
-
-    cmd: str
-
-
-_COMMAND_DECODER = msgspec.json.Decoder(_Command)
 _DECODER = msgspec.json.Decoder(Received)
 _ENCODER = msgspec.json.Encoder()
 
@@ -85,10 +83,10 @@ def decode(frame: bytes) -> Received:
         MalformedPacket: no JSON object, no `cmd` that we know, or a field of the wrong type.
     """
     try:
-        _COMMAND_DECODER.decode(frame)
-        return _DECODER.decode(frame)
+        packet: Received = _DECODER.decode(frame)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedPacket(str(error)) from error
+    return packet
 
 
 def encode(packet: Packet) -> bytes:

@@ -14,12 +14,15 @@ from websockets.http11 import Request, Response
 
 from commserver.config import Browser
 from commserver.core.execution import Fault
+from commserver.core.finals import account
+from commserver.errors import StoreError
 from commserver.gateways.browser import packets
 from commserver.gateways.browser.actions import ACTIONS, Connection, refuse
-from commserver.gateways.browser.outbox import TOO_SLOW, Close, Outbox
+from commserver.gateways.browser.outbox import TOO_SLOW, Behind, Close, Outbox
 from commserver.gateways.browser.protocol import BrowserProtocol, Phase
 from commserver.gateways.interpreter import Interpreter
 from commserver.services.auth_service import AuthService
+from commserver.services.finals_service import FinalsService
 from commserver.services.watch_service import WatchService
 
 log = structlog.get_logger(__name__)
@@ -27,6 +30,8 @@ log = structlog.get_logger(__name__)
 BACKLOG = 4096  # a whole exam room reconnects at once
 SEND_TIMEOUT = 30.0  # seconds that one packet may take to leave
 CLOSE_TIMEOUT = 2.0  # seconds for a socket's closing handshake
+STORE_REST = 1.0  # seconds until finals are asked for again that could not be read
+RECEIPT_DELAY = 0.5  # seconds from a final to the ping whose pong is its receipt: for several one
 
 
 class Server:
@@ -34,10 +39,13 @@ class Server:
 
     name = "browser"
 
-    def __init__(self, config: Browser, auth: AuthService, watch: WatchService) -> None:
+    def __init__(
+        self, config: Browser, auth: AuthService, watch: WatchService, finals: FinalsService
+    ) -> None:
         self._config = config
         self._auth = auth
         self._watch = watch
+        self._finals = finals
         self._interpreter = Interpreter(packets.decode, ACTIONS, refuse)
         self._open = 0
         self._stopping = asyncio.Event()
@@ -53,8 +61,7 @@ class Server:
             process_request=self._admit,
             compression=None,
             max_size=self._config.frame_limit,
-            ping_interval=self._config.ping_period,
-            ping_timeout=self._config.ping_timeout,
+            ping_interval=None,  # `_ping` does it, and knows what each pong is a receipt for
             open_timeout=self._config.auth_timeout,
             close_timeout=CLOSE_TIMEOUT,
             backlog=BACKLOG,
@@ -83,10 +90,12 @@ class Server:
             BrowserProtocol(self._config.auth_failures),
             self._auth,
             self._watch,
+            self._finals,
             Outbox(self._config.owed_limit),
         )
         self._open += 1
-        sender = asyncio.create_task(_send(socket, connection.outbox))
+        sender = asyncio.create_task(_send(socket, connection))
+        pinger = asyncio.create_task(self._ping(socket, connection))
         try:
             if reason := await self._read(socket, connection):
                 connection.outbox.close(CloseCode.POLICY_VIOLATION, reason)
@@ -98,7 +107,8 @@ class Server:
             if connection.protocol.identity:
                 self._watch.leave(connection.protocol.identity.owner, connection.outbox)
             sender.cancel()
-            await asyncio.wait({sender})
+            pinger.cancel()
+            await asyncio.wait({sender, pinger})
 
     async def _read(self, socket: ServerConnection, connection: Connection) -> str:
         """Act on each frame, one after the other.
@@ -126,18 +136,67 @@ class Server:
             return "no AUTH in time"
         return ""
 
+    async def _ping(self, socket: ServerConnection, connection: Connection) -> None:
+        """Ask now and then whether the peer is there, and soon after each final.
 
-async def _send(socket: ServerConnection, outbox: Outbox) -> None:
+        The pong to a ping that was sent after a final is its receipt (page `commserver`, "Finals").
+        """
+        outbox = connection.outbox
+        asked = received = 0
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                await outbox.news(asked, self._config.ping_period, RECEIPT_DELAY)
+                sent = asked = outbox.sent
+                try:
+                    async with asyncio.timeout(self._config.ping_timeout):
+                        await (await socket.ping())
+                except TimeoutError:
+                    closing = socket.close(CloseCode.INTERNAL_ERROR, "no pong in time")
+                    await _bounded(closing, [socket])
+                    return
+                if sent > received and await _receipt(connection, sent):
+                    received = sent
+
+
+async def _receipt(connection: Connection, seq: int) -> bool:
+    """Note that the finals up to `seq` have arrived; False when that must be tried again."""
+    recipient = account(connection.protocol.known().owner)
+    try:
+        await connection.finals.acknowledge(recipient, seq)
+    except StoreError as error:
+        log.warning("receipt_not_stored", error=str(error))
+        return False
+    return True
+
+
+async def _send(socket: ServerConnection, connection: Connection) -> None:
     """Send what the outbox holds until the socket is gone or to be closed."""
+    outbox = connection.outbox
     with contextlib.suppress(ConnectionClosed):
         while not isinstance(packet := await outbox.next(), Close):
+            if isinstance(packet, Behind):
+                await _catch_up(connection, packet.after)
+                continue
             try:
                 async with asyncio.timeout(SEND_TIMEOUT):
                     await socket.send(packets.encode(packet), text=True)
             except TimeoutError:
                 packet = TOO_SLOW
                 break
+            outbox.left(packet)
         await _bounded(socket.close(packet.code, packet.reason), [socket])
+
+
+async def _catch_up(connection: Connection, after: int) -> None:
+    """Read what is owed to the user; while the database is away, later."""
+    recipient = account(connection.protocol.known().owner)
+    try:
+        owed = await connection.finals.owed(recipient, after)
+    except StoreError as error:
+        log.warning("finals_not_read", error=str(error))
+        await asyncio.sleep(STORE_REST)
+    else:
+        connection.outbox.caught_up(owed.finals, owed.last, more=owed.more)
 
 
 async def _bounded(closing: Awaitable[None], sockets: Iterable[ServerConnection]) -> None:

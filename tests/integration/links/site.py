@@ -17,7 +17,7 @@ from commserver.gateways.browser.server import Server
 from commserver.services.watch_service import WatchService
 from tests.fakes import FakeClock, FakeLedger, completed, make_job, make_offer, settle
 from tests.integration.links.conftest import SECRET
-from tests.unit.gateways.services import FakeAuthService
+from tests.unit.gateways.services import FakeAuthService, FakeFinalsService
 
 PATIENCE = 10.0  # seconds for what must come
 ADA, GRACE = OwnerId("1"), OwnerId("2")
@@ -32,16 +32,25 @@ class Site:
         auth_timeout: float = PATIENCE,
         connections: int = 1000,
         owed_limit: int = 256,
+        ping_period: float = 20.0,
+        ping_timeout: float = 20.0,
     ) -> None:
         config = Browser(
-            port=0, auth_timeout=auth_timeout, connections=connections, owed_limit=owed_limit
+            port=0,
+            auth_timeout=auth_timeout,
+            connections=connections,
+            owed_limit=owed_limit,
+            ping_period=ping_period,
+            ping_timeout=ping_timeout,
         )
         bus = EventBus()
         self.clock = FakeClock()
-        self.dispatcher = Dispatcher(Board(), FakeLedger(), bus, self.clock)
+        self.ledger = FakeLedger()
+        self.finals = FakeFinalsService(self.ledger)
+        self.dispatcher = Dispatcher(Board(), self.ledger, bus, self.clock)
         self.watch = WatchService(self.dispatcher, bus, self.clock, period=1.0)
         self.auth = FakeAuthService({SECRET: 1, "ada's second": 1, "grace": 2})
-        self.server = Server(config, self.auth, self.watch)
+        self.server = Server(config, self.auth, self.watch, self.finals)
         self._attempts = 0
         self._tasks: list[asyncio.Task[None]] = []
 

@@ -21,6 +21,7 @@ from commserver.gateways.backend import client as module
 from commserver.gateways.backend.client import Client
 from commserver.gateways.reconnect import BackOff
 from commserver.reference.backend import ReferenceBackend
+from tests.fakes import settle
 from tests.integration.links.conftest import SECRET
 from tests.integration.links.peers import PATIENCE, Link, ScriptedBackend
 from tests.unit.gateways.services import RecordingExecService
@@ -363,6 +364,24 @@ async def test_what_a_backend_sent_before_it_left_is_taken_when_the_database_is_
         assert await execs.until_taken(2) == [1, 2]
 
 
+async def test_what_had_arrived_before_a_reset_is_taken_when_the_database_is_back(
+    peer: ScriptedBackend, execs: RecordingExecService
+) -> None:
+    execs.open.clear()
+
+    async with running(peer.port, execs):
+        link = await shaken(peer)
+        await link.say(exercise(1))
+        await execs.until_asked(1)
+        await link.say(exercise(2), exercise(3))
+        await settle(100)  # it has arrived, and waits behind the first
+        link.reset()
+        await settle(100)
+        execs.open.set()
+
+        assert await execs.until_taken(3) == [1, 2, 3]
+
+
 # -- links that end -------------------------------------------------------------------------------
 
 
@@ -478,16 +497,14 @@ async def test_the_system_is_asked_to_notice_a_backend_that_died_without_a_word(
     peer: ScriptedBackend, execs: RecordingExecService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[socket.socket] = []
-    original = asyncio.open_connection
+    original = module.dial
 
-    async def open_connection(
-        host: str, port: int
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def dial(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await original(host, port)
         made.append(writer.get_extra_info("socket"))
         return reader, writer
 
-    monkeypatch.setattr(asyncio, "open_connection", open_connection)
+    monkeypatch.setattr(module, "dial", dial)
 
     async with running(peer.port, execs):
         await shaken(peer)
@@ -561,17 +578,15 @@ async def test_stopping_does_not_wait_for_the_next_dial(
 async def test_stopping_in_mid_dial_says_nothing_to_the_backend(
     peer: ScriptedBackend, execs: RecordingExecService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = asyncio.open_connection
+    original = module.dial
 
     async with running(peer.port, execs) as client:
 
-        async def open_connection(
-            host: str, port: int
-        ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        async def dial(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
             client.stop()
             return await original(host, port)
 
-        monkeypatch.setattr(asyncio, "open_connection", open_connection)
+        monkeypatch.setattr(module, "dial", dial)
 
         assert await (await peer.link()).ended()
 

@@ -55,10 +55,12 @@ def place(attempt: int, at: int, run: str) -> str:
     )
 
 
-def executed(attempt: int, run: str, status: str = "accepted", grade: str = "10") -> str:
+def executed(
+    attempt: int, run: str, status: str = "accepted", grade: str = "10", *, seq: int = 1
+) -> str:
     return (
         f'{{"cmd":"EXERCICE_EXECUTED","id":"{attempt}","run":"{run}",'
-        f'"status":"{status}","grade":"{grade}","seq":""}}'
+        f'"status":"{status}","grade":"{grade}","seq":"{seq}"}}'
     )
 
 
@@ -103,7 +105,7 @@ async def test_a_run_that_could_not_be_graded_is_told_as_an_error(site: Site) ->
 
         assert await said(browser) == (
             '{"cmd":"ERROR","error_code":"500","target":"EXERCICE","target_id":"1",'
-            '"run":"a","seq":"","message":"no such checker","fault":"teacher"}'
+            '"run":"a","seq":"1","message":"no such checker","fault":"teacher"}'
         )
 
 
@@ -139,7 +141,11 @@ async def test_what_moves_while_the_token_is_verified_is_told_as_it_is_afterward
         await site.dispatcher.cancel(RunId("b"))
         site.auth.open.set()
 
-        assert [await said(browser), await said(browser)] == [OK, place(3, 2, "a")]
+        assert [await said(browser) for _ in range(3)] == [
+            OK,
+            executed(4, "b", "cancelled", ""),
+            place(3, 2, "a"),
+        ]
         await site.pass_time()
         assert await quiet(browser)
 
@@ -207,7 +213,7 @@ async def test_a_tab_that_vanishes_in_mid_push_disturbs_nobody(site: Site) -> No
                 vanishes.transport.abort()
                 await site.end(lease)
 
-                assert await said(stays) == executed(number + 1, f"r{number}")
+                assert await said(stays) == executed(number + 1, f"r{number}", seq=number + 1)
 
 
 @asynccontextmanager
@@ -232,17 +238,29 @@ async def flood(site: Site, reader: ClientConnection) -> list[str]:
     return heard
 
 
-async def test_a_slow_reader_is_closed_without_harm_to_others_and_without_a_gap() -> None:
+async def test_a_slow_reader_gets_all_of_it_without_harm_to_others_and_without_a_gap() -> None:
     async with Site(owed_limit=5) as site, tab(site) as quick, sluggish(site) as slow:
         heard = await flood(site, quick)
 
+        late = [packet(await said(slow))["run"] for _ in heard]
+
+        assert await quiet(slow)
+    assert heard == [f"r{number}" for number in range(150)]
+    assert late == heard
+    assert len(site.finals.read) > 2, "it would show nothing if all had fitted into the buffers"
+
+
+async def test_a_reader_that_lets_answers_pile_up_is_closed() -> None:
+    async with Site(owed_limit=5) as site, tab(site) as quick, sluggish(site) as slow:
+        await flood(site, quick)
+        for _ in range(50):
+            await slow.send("hello")
+
         frames, code = await closing(slow)
 
-    assert heard == [f"r{number}" for number in range(150)]
     assert code == 1013
-    assert len(frames) < len(heard)
     told = [packet(frame)["run"] for frame in frames]
-    assert told == heard[: len(told)]
+    assert told == [f"r{number}" for number in range(len(told))]
 
 
 async def test_a_reader_that_lets_one_packet_wait_too_long_is_closed(
@@ -270,7 +288,7 @@ async def test_a_reader_that_stopped_for_good_is_cut_off(monkeypatch: pytest.Mon
         async with asyncio.timeout(PATIENCE):
             while True:  # until its seat is free
                 try:
-                    async with tab(site):
+                    async with tab(site, GRACE):
                         break
                 except InvalidStatus:
                     continue

@@ -5,10 +5,13 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 from commserver.core.dispatcher import Submitted
+from commserver.core.finals import Recipient
 from commserver.core.jobs import AttemptId, Origin, RunId
 from commserver.errors import NotAuthenticated
 from commserver.services.auth_service import AuthService, Identity
 from commserver.services.exec_service import ExecService
+from commserver.services.finals_service import AT_ONCE, FinalsService, Owed
+from tests.fakes import FakeLedger
 
 
 class RecordingExecService(ExecService):
@@ -87,6 +90,50 @@ class FakeAuthService(AuthService):
     async def until_asked(self, count: int) -> None:
         """Wait until it was asked `count` times, answered or not."""
         await _until(self._moved, lambda: self.asked >= count)
+
+
+class FakeFinalsService(FinalsService):
+    """Owes what the rows in memory say.
+
+    fault: raised instead of an answer. open: clear it to have reads hang.
+    read: the `after` of each read, in order.
+    """
+
+    def __init__(self, ledger: FakeLedger) -> None:
+        self._ledger = ledger
+        self.fault: Exception | None = None
+        self.read: list[int] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self._moved = asyncio.Event()
+
+    async def owed(self, recipient: Recipient, after: int) -> Owed:
+        self.read.append(after)
+        self._moved.set()
+        await self.open.wait()
+        if self.fault:
+            raise self.fault
+        series = self._ledger.finals.get(recipient, [])
+        above = max(after, self._ledger.delivered.get(recipient, 0))
+        finals = [final for final in series if final.seq > above]
+        return Owed(finals[:AT_ONCE], len(series), more=len(finals) > AT_ONCE)
+
+    async def acknowledge(self, recipient: Recipient, seq: int) -> int:
+        if self.fault:
+            raise self.fault
+        known = len(self._ledger.finals.get(recipient, []))
+        before = self._ledger.delivered.get(recipient, 0)
+        self._ledger.delivered[recipient] = max(before, min(seq, known))
+        self._moved.set()
+        return self._ledger.delivered[recipient] - before
+
+    async def until_read(self, count: int) -> None:
+        """Wait until it was asked for finals `count` times, answered or not."""
+        await _until(self._moved, lambda: len(self.read) >= count)
+
+    async def until_delivered(self, recipient: Recipient, seq: int) -> None:
+        """Wait until the finals up to `seq` have a receipt."""
+        await _until(self._moved, lambda: self._ledger.delivered.get(recipient, 0) >= seq)
 
 
 async def _until(moved: asyncio.Event, done: Callable[[], bool]) -> None:

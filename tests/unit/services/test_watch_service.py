@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from commserver.core.board import Board
 from commserver.core.bus import EventBus
 from commserver.core.dispatcher import Dispatcher
-from commserver.core.execution import Cause, Failure, Outcome
+from commserver.core.execution import Cause, Failure
+from commserver.core.finals import Final
 from commserver.core.jobs import Job, Lease, OwnerId, Requires, RunId
 from commserver.core.states import State
 from commserver.services.watch_service import FIRST_PLACE, WatchService
@@ -40,8 +41,8 @@ class Eyes:
     def place(self, job: Job, place: int) -> None:
         self.told.append((job.id, place))
 
-    def ended(self, job: Job, state: State, outcome: Outcome | None) -> None:
-        self.told.append((job.id, state))
+    def ended(self, run: RunId, final: Final | None) -> None:
+        self.told.append((run, final.state if final else State.SUPERSEDED))
 
     def take(self) -> list[tuple[str, int | State]]:
         """Return what was told since the last call."""
@@ -68,10 +69,13 @@ class Hall:
         bus = EventBus()
         self.dispatcher = Dispatcher(self.board, FakeLedger(), bus, self.clock)
         self.watch = WatchService(self.dispatcher, bus, self.clock, period=PERIOD)
+        self._attempts = 0
 
     async def submit(self, *runs: str, owner: OwnerId = GRACE, requires: Requires = PYTHON) -> None:
         for run in runs:
-            await self.dispatcher.submit(make_job(run, owner=owner, requires=requires))
+            self._attempts += 1
+            job = make_job(run, owner=owner, requires=requires, attempt=self._attempts)
+            await self.dispatcher.submit(job)
 
     async def lease(
         self, count: int = 1, images: Sequence[str] = ("python", "java")
@@ -347,7 +351,8 @@ async def test_all_who_watch_are_told_of_an_end_at_once(hall: Hall) -> None:
 async def test_a_refusal_is_an_end(hall: Hall) -> None:
     eyes = hall.join()
 
-    await hall.dispatcher.refuse(make_job("a", owner=ADA), Failure(Cause.NOT_FOUND, "no files"))
+    job = make_job("a", owner=ADA, attempt=1)
+    await hall.dispatcher.refuse(job, Failure(Cause.NOT_FOUND, "no files"))
 
     assert eyes.take() == [("a", State.FAILED)]
 

@@ -2,14 +2,22 @@
 
 import asyncio
 
-from commserver.gateways.browser.outbox import Close, Outbox
+from commserver.gateways.browser.outbox import Behind, Close, Outbox
 from commserver.gateways.browser.packets import ExerciceExecuted, Packet, PlaceInQueue
 
 
-async def drained(outbox: Outbox) -> list[Packet | Close]:
-    """Take all that is there now, as a socket would; nothing comes after a close."""
-    taken: list[Packet | Close] = []
-    while not (taken and isinstance(taken[-1], Close)):
+def following(limit: int = 10) -> Outbox:
+    """Return the outbox of a socket whose user was owed nothing when it came."""
+    outbox = Outbox(limit)
+    outbox.follow()
+    outbox.caught_up([], 0, more=False)
+    return outbox
+
+
+async def drained(outbox: Outbox) -> list[Packet | Behind | Close]:
+    """Take all that is there now, as a socket would; nothing comes after a close or a gap."""
+    taken: list[Packet | Behind | Close] = []
+    while not (taken and isinstance(taken[-1], Close | Behind)):
         task = asyncio.ensure_future(outbox.next())
         await asyncio.sleep(0)
         if not task.done():
@@ -24,7 +32,7 @@ async def told(outbox: Outbox) -> list[tuple[str, str]]:
     return [_short(packet) for packet in await drained(outbox)]
 
 
-def _short(packet: Packet | Close) -> tuple[str, str]:
+def _short(packet: Packet | Behind | Close) -> tuple[str, str]:
     match packet:
         case PlaceInQueue():
             return packet.run, f"place {packet.place}"
@@ -32,5 +40,7 @@ def _short(packet: Packet | Close) -> tuple[str, str]:
             return packet.run, packet.status
         case Close():
             return "", f"close {packet.code}"
+        case Behind():
+            return "", f"behind {packet.after}"
         case _:
             return "", repr(packet)

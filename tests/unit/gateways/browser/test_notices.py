@@ -5,15 +5,9 @@ from typing import get_args
 
 import pytest
 
-from commserver.core.execution import (
-    Broken,
-    Cause,
-    Completed,
-    Failure,
-    Outcome,
-    Status,
-    Verdict,
-)
+from commserver.core.execution import Cause, Failure, Judged, Status
+from commserver.core.finals import Final
+from commserver.core.jobs import AttemptId, RunId
 from commserver.core.states import State
 from commserver.errors import (
     MalformedPacket,
@@ -26,17 +20,17 @@ from commserver.errors import (
 )
 from commserver.gateways.browser import notices, packets
 from commserver.gateways.browser.packets import Target
-from tests.fakes import make_job
+from tests.fakes import make_final, make_job
 
 JOB = make_job("r", attempt=42)
 
 
-def broken(cause: Cause, message: str = "m", container: str = "") -> Outcome:
-    return Broken(Failure(cause, message, container))
+def broken(cause: Cause, message: str = "m", container: str = "") -> Failure:
+    return Failure(cause, message, container)
 
 
-def final(state: State, outcome: Outcome | None) -> bytes:
-    packet = notices.final(JOB, state, outcome)
+def final(state: State, ending: Judged | Failure | None) -> bytes:
+    packet = notices.final(make_final(17, "r", attempt=42, state=state, ending=ending))
     assert packet is not None
     return packets.encode(packet)
 
@@ -73,72 +67,76 @@ def test_a_place(place: int) -> None:
     ],
 )
 def test_whatever_the_program_did_is_an_execution(status: Status, spelling: bytes) -> None:
-    frame = final(State.DONE, Completed(Verdict(status, 7, 10, log="for the database")))
+    frame = final(State.DONE, Judged(status, 7, 10))
 
     assert frame == (
-        b'{"cmd":"EXERCICE_EXECUTED","id":"42","run":"r","status":"%s","grade":"7","seq":""}'
+        b'{"cmd":"EXERCICE_EXECUTED","id":"42","run":"r","status":"%s","grade":"7","seq":"17"}'
         % spelling
     )
 
 
 def test_a_grade_of_nothing_is_told_as_a_zero() -> None:
-    frame = final(State.DONE, Completed(Verdict(Status.WRONG_ANSWER, 0, 10)))
+    frame = final(State.DONE, Judged(Status.WRONG_ANSWER, 0, 10))
 
     assert json.loads(frame)["grade"] == "0"
 
 
 def test_a_cancelled_run_is_an_execution_without_a_grade() -> None:
     assert final(State.CANCELLED, None) == (
-        b'{"cmd":"EXERCICE_EXECUTED","id":"42","run":"r","status":"cancelled","grade":"","seq":""}'
+        b'{"cmd":"EXERCICE_EXECUTED","id":"42","run":"r","status":"cancelled","grade":"","seq":"17"}'
     )
 
 
+def test_a_run_whose_verdict_was_erased_says_nothing() -> None:
+    assert notices.final(Final(RunId("r"), AttemptId(42), State.DONE, None, 17)) is None
+
+
 def test_a_superseded_run_says_nothing() -> None:
-    assert notices.final(JOB, State.SUPERSEDED, None) is None
+    assert notices.final(make_final(state=State.SUPERSEDED)) is None
 
 
 # -- the ERROR that ends a run --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("outcome", "frame"),
+    ("ending", "frame"),
     [
         (
             broken(Cause.NOT_FOUND),
             b'{"cmd":"ERROR","error_code":"404","target":"EXERCICE","target_id":"42",'
-            b'"run":"r","seq":"","message":"m","fault":"teacher"}',
+            b'"run":"r","seq":"17","message":"m","fault":"teacher"}',
         ),
         (
             broken(Cause.IMAGE),
             b'{"cmd":"ERROR","error_code":"404","target":"CONTAINER","target_id":"",'
-            b'"run":"r","seq":"","message":"m","fault":"system"}',
+            b'"run":"r","seq":"17","message":"m","fault":"system"}',
         ),
         (
             broken(Cause.EXERCISE),
             b'{"cmd":"ERROR","error_code":"500","target":"EXERCICE","target_id":"42",'
-            b'"run":"r","seq":"","message":"m","fault":"teacher"}',
+            b'"run":"r","seq":"17","message":"m","fault":"teacher"}',
         ),
         (
             broken(Cause.CONTAINER, container="c0ffee"),
             b'{"cmd":"ERROR","error_code":"500","target":"CONTAINER","target_id":"c0ffee",'
-            b'"run":"r","seq":"","message":"the container that ran it failed","fault":"system"}',
+            b'"run":"r","seq":"17","message":"the container that ran it failed","fault":"system"}',
         ),
         (
             broken(Cause.INTERNAL, container="c0ffee"),
             b'{"cmd":"ERROR","error_code":"500","target":"OTHER","target_id":"",'
-            b'"run":"r","seq":"","message":"internal error","fault":"system"}',
+            b'"run":"r","seq":"17","message":"internal error","fault":"system"}',
         ),
         (
             broken(Cause.FULL),
             b'{"cmd":"ERROR","error_code":"429","target":"EXERCICE","target_id":"42",'
-            b'"run":"r","seq":"","message":"m","fault":"system"}',
+            b'"run":"r","seq":"17","message":"m","fault":"system"}',
         ),
     ],
 )
 def test_what_could_not_be_graded_ends_with_the_error_of_the_table(
-    outcome: Outcome, frame: bytes
+    ending: Failure, frame: bytes
 ) -> None:
-    assert final(State.FAILED, outcome) == frame
+    assert final(State.FAILED, ending) == frame
 
 
 @pytest.mark.parametrize("cause", Cause)
