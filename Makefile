@@ -13,6 +13,7 @@ serve: ready    ## the same, and it stays open
 	@$(VENV)/commserver demo --keep $(ARGS)
 
 test: ready     ## the whole suite; ARGS="-k name" for a part of it
+	@$(PYTHON) scripts/prepare.py postgresql
 	@$(VENV)/python -m pytest --cov $(ARGS)
 
 lint: venv

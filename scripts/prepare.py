@@ -3,6 +3,7 @@
     venv         .venv with exactly what requirements-dev.lock says, and commserver itself
     engine       a Docker engine that answers: one that is there already, else one of our own
     engine-stop  end our own engine (and nobody else's)
+    postgresql   the programs of a PostgreSQL server; none is started
     wheels       wheels/ with what requirements.lock says, for the Dockerfile
 
 Without a step: venv and engine. A step that has nothing to do is silent and takes no time.
@@ -51,6 +52,11 @@ ENGINE_START = 60.0  # seconds until our engine must answer; it usually takes 0.
 ENGINE_STOP = 40.0  # seconds; dockerd gives containers 15 of them
 SYSTEM_START = 20.0  # seconds until a freshly installed systemd service must answer
 
+# Debian keeps each version's programs there, and its scripts look there for what to do.
+POSTGRESQL = "postgresql"
+INSTALLED = Path("/usr/lib/postgresql")
+CLUSTERS = Path("/etc/postgresql-common/createcluster.d/commserver.conf")
+
 # The daemons' folders are not on everybody's PATH.
 PATH = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"
 
@@ -89,7 +95,13 @@ def missing(steps: Sequence[str]) -> list[Missing]:
                     f"There is no image {BASE_IMAGE} and nothing to make it with: {{install}}.",
                 )
             )
+    if "postgresql" in steps and not has_postgresql():
+        parts.append(Missing((POSTGRESQL,), "There is no PostgreSQL to test with: {install}."))
     return parts
+
+
+def has_postgresql() -> bool:
+    return any(INSTALLED.glob("*/bin/initdb")) or shutil.which("initdb", path=PATH) is not None
 
 
 def holds_base_image(url: str) -> bool:
@@ -107,12 +119,24 @@ def install(parts: Sequence[Missing]) -> None:
         sys.exit("\n".join(advice(part) for part in parts))
 
     say(f"installing Debian packages: {' '.join(packages)}")
+    if POSTGRESQL in packages:
+        leave_no_cluster()
     apt = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=120"]
     run(*apt, "update")
     run(*apt, "install", "-y", "--no-install-recommends", *packages)
     if "docker.io" in packages and Path("/run/systemd/system").is_dir():
         # systemd has just started that engine: a second one beside it would be wrong.
         wait_until(lambda: discovery.answers(discovery.SYSTEM), SYSTEM_START)
+
+
+def leave_no_cluster() -> None:
+    """Have Debian's package make no cluster of its own: our tests make theirs.
+
+    Whoever has the file has made a choice of their own, which is left alone.
+    """
+    CLUSTERS.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError), CLUSTERS.open("x") as file:
+        file.write("create_main_cluster = false\n")
 
 
 def advice(part: Missing) -> str:
@@ -380,7 +404,13 @@ def alone() -> Iterator[None]:
         yield
 
 
-STEPS = {"venv": venv, "engine": engine, "engine-stop": stop_engine, "wheels": wheels}
+STEPS: dict[str, Callable[[], None]] = {
+    "venv": venv,
+    "engine": engine,
+    "engine-stop": stop_engine,
+    "postgresql": lambda: None,  # installed is all that it must be
+    "wheels": wheels,
+}
 
 
 def main(steps: Sequence[str]) -> None:

@@ -2,10 +2,13 @@
 
 import asyncio
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from commserver.cluster import Cluster, ClusterFailed
 from commserver.engine import discovery
 from commserver.engine.images import build_all
 from commserver.engine.wrapper import DockerWrapper
@@ -13,7 +16,7 @@ from commserver.engine.wrapper import DockerWrapper
 ROOT = Path(__file__).parents[1]
 
 
-def missing(what: str) -> None:
+def missing(what: str) -> NoReturn:
     """Skip a test that lacks a component; on CI, where none may be missing, fail it."""
     if os.environ.get("CI") == "true":
         pytest.fail(what)
@@ -26,7 +29,6 @@ def docker_url() -> str:
     found = discovery.find(ROOT / "var", os.environ, deadline=3.0)
     if found is None:
         missing("no Docker engine answers: `make test` starts one")
-    assert found is not None
 
     async def build(url: str) -> None:
         wrapper = DockerWrapper(url)
@@ -38,6 +40,27 @@ def docker_url() -> str:
     with asyncio.Runner() as runner:
         runner.run(build(found))
     return found
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A PostgreSQL server of our own, for as long as the tests run."""
+    try:
+        server = Cluster(durable=False)
+    except ClusterFailed as error:
+        missing(str(error))
+    with server:
+        yield server
+
+
+@pytest.fixture
+def shaky(cluster: Cluster) -> Iterator[Cluster]:
+    """The same, to be ended as a test likes; the next test finds it running."""
+    yield cluster
+    try:
+        cluster.sql("SELECT 1")
+    except ClusterFailed:
+        cluster.start()
 
 
 BUDGETS = {"unit": 120, "integration": 240, "end_to_end": 240}  # seconds a suite may take

@@ -1,5 +1,6 @@
 """A lock that one process of a machine holds for as long as it lives."""
 
+import asyncio
 import fcntl
 import os
 import socket
@@ -44,6 +45,10 @@ class LockFile:
             os.close(descriptor)
             raise StoreError(f"cannot lock {self.path}: {error.strerror}") from error
         self._descriptor = descriptor
+
+    async def keep(self) -> None:
+        """Wait until cancelled: the kernel keeps it for us."""
+        await asyncio.Event().wait()
 
     def release(self) -> None:
         """Give the lock back; nothing happens when it is not held."""

@@ -3,10 +3,10 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from sqlite3 import DatabaseError
-from typing import cast
+from typing import TypeAlias, TypeVar, cast
 
 import aiosqlite
 from sqlalchemy import event
@@ -16,8 +16,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from commserver.dao.dialect import Work
 from commserver.dao.lock_file import LockFile
 from commserver.errors import AlreadyExists, ConfigError, StoreError, StoreRefused
+
+T = TypeVar("T")
+_File: TypeAlias = tuple[int, int]  # device and number: another file has others
 
 BUSY_TIMEOUT = 5.0  # seconds a statement waits for another process's transaction
 READERS = 4
@@ -29,6 +33,7 @@ PRAGMAS = (
     "synchronous = FULL",
     "foreign_keys = ON",
 )
+_BESIDE = ("-wal", "-shm")  # what belongs to a database that is in use, by the ends of their names
 _NEVER = ("SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_TOOBIG")
 _UNIQUE = frozenset({"SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"})
 
@@ -39,6 +44,9 @@ class Sqlite:
     The writer is a single connection whose transactions begin with the write lock in hand, so that
     none of them can fail half-way for want of it. Readers see the database as it was at their
     first statement, wait for nobody and cannot write.
+
+    SQLite does not mind when its files are removed, and writes on into the void: nothing is
+    committed, nor believed that was read, unless they are still where they were.
     """
 
     def __init__(self, url: URL, acquire_timeout: float) -> None:
@@ -47,10 +55,12 @@ class Sqlite:
             raise ConfigError(["database.url: SQLite needs the path of a file"])
         url = url.set(drivername="sqlite+aiosqlite")
         self.path = Path(path)
+        self._files: dict[Path, _File | None] = {}  # what is in use, as it was found
         self.writer = _engine(url, "BEGIN IMMEDIATE", 1, acquire_timeout)
         self.reader = _engine(url, "BEGIN", READERS, acquire_timeout, "query_only = ON")
+        event.listen(self.writer.sync_engine, "connect", self._connected)
 
-    def prepare(self) -> None:
+    async def open(self) -> None:
         """Make the folder and the file, which only its owner may read; leave what is there.
 
         Raises:
@@ -58,20 +68,63 @@ class Sqlite:
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            # Never a file that is there: to close it would drop all locks that we have on it.
+            with suppress(FileExistsError):
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            self._files = {self.path: _file(self.path)}
         except OSError as error:
             raise StoreError(f"cannot open the database {self.path}: {error.strerror}") from error
+        if not os.access(self.path, os.R_OK | os.W_OK):
+            raise StoreError(f"cannot open the database {self.path}: it is not for us to write")
+
+    def stop(self) -> None:
+        """Nothing of ours waits for others to come back."""
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self.writer.dispose()
+        await self.reader.dispose()
 
     @asynccontextmanager
-    async def claim(self) -> AsyncIterator[None]:
+    async def claim(self) -> AsyncIterator[LockFile]:
         """Be the one manager of this database, by a lock file beside it."""
         path = self.path.resolve()
         lock = LockFile(path.with_name(f"{path.name}.lock"))
         lock.acquire()
         try:
-            yield
+            yield lock
         finally:
             lock.release()
+
+    async def transact(self, work: Work[T], seconds: float, *, writes: bool) -> T:
+        """Run one transaction; see DatabaseManager."""
+        try:
+            async with (
+                (self.writer if writes else self.reader).begin() as connection,
+                # Inside, so that it is over before the commit begins.
+                self.deadline(connection, seconds),
+            ):
+                result = await work(connection)
+                self._look()
+                return result
+        except DBAPIError as error:
+            raise self.translated(error) from error
+        except (OverflowError, UnicodeEncodeError) as error:
+            # The driver has no error of its own for a number or a text that does not fit.
+            raise StoreRefused("a value that the database cannot hold") from error
+
+    def _connected(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
+        cursor = connection.cursor()
+        cursor.execute("SELECT 1 FROM sqlite_schema")  # only now they are all in use
+        cursor.close()
+        path = self.path.resolve()
+        for beside in (path.with_name(path.name + ending) for ending in _BESIDE):
+            self._files[beside] = _file(beside)
+
+    def _look(self) -> None:
+        for path, file in self._files.items():
+            if _file(path) != file:
+                raise StoreError(f"the database's file {path} was removed or replaced while in use")
 
     @asynccontextmanager
     async def deadline(self, connection: AsyncConnection, seconds: float) -> AsyncIterator[None]:
@@ -95,6 +148,15 @@ class Sqlite:
         if name.startswith(_NEVER) or text.startswith("Could not decode"):
             return StoreRefused(text)
         return StoreError(text)
+
+
+def _file(path: Path) -> _File | None:
+    """Return which file has this name, None when none has."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 async def _interrupt(driver: aiosqlite.Connection, seconds: float) -> None:

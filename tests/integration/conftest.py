@@ -1,23 +1,79 @@
-"""What several of these suites need."""
+"""Real databases, made anew for each test; every kind that we support runs every test."""
 
 import asyncio
+import itertools
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from commserver.cluster import Cluster
 from commserver.dao import migrations
 from commserver.dao.database_manager import DatabaseManager
+
+ENGINES = ("sqlite", "postgresql")
+TEMPLATE = "template_commserver"
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(params=ENGINES)
+def engine_name(request: pytest.FixtureRequest) -> str:
+    """Which kind of database this test runs on."""
+    return str(request.param)
+
+
+@pytest.fixture
+def empty_url(engine_name: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a database with nothing in it."""
+    if engine_name == "sqlite":
+        yield f"sqlite:///{tmp_path / 'empty.db'}"
+    else:
+        yield from made(request.getfixturevalue("cluster"), None)
+
+
+@pytest.fixture
+def url(engine_name: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a database with every table and no row."""
+    if engine_name == "sqlite":
+        path = tmp_path / "commserver.db"
+        shutil.copy(request.getfixturevalue("sqlite_template"), path)
+        yield f"sqlite:///{path}"
+    else:
+        template = request.getfixturevalue("postgresql_template")
+        yield from made(request.getfixturevalue("cluster"), template)
 
 
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite file with every table and no row."""
     path = tmp_path_factory.mktemp("template") / "template.db"
+    migrate(f"sqlite:///{path}")
+    return path
 
-    async def make() -> None:
-        async with DatabaseManager(f"sqlite:///{path}") as database:
+
+@pytest.fixture(scope="session")
+def postgresql_template(cluster: Cluster) -> str:
+    """The name of a PostgreSQL database with every table and no row."""
+    cluster.create(TEMPLATE)
+    migrate(cluster.url(TEMPLATE))
+    return TEMPLATE
+
+
+def made(cluster: Cluster, template: str | None) -> Iterator[str]:
+    """Yield the URL of a new database, which is dropped afterwards, whoever still uses it."""
+    name = f"test_{next(_numbers)}"
+    cluster.create(name, template)
+    yield cluster.url(name)
+    cluster.drop(name)
+
+
+def migrate(url: str) -> None:
+    """Give a database every table."""
+
+    async def work() -> None:
+        async with DatabaseManager(url) as database:
             await migrations.upgrade(database, with_platform=True)
 
     with asyncio.Runner() as runner:
-        runner.run(make())
-    return path
+        runner.run(work())

@@ -35,6 +35,7 @@ RULES: dict[str, set[str]] = {  # the longest name that fits counts
     "reference": set(),
     "app": {"*"},
     "cli": {"*"},
+    "cluster": {"errors"},
     "trial": {"*"},
     "demo": {"*"},
 }

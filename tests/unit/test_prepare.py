@@ -67,7 +67,9 @@ def test_nothing_but_the_standard_library_is_needed() -> None:
         [sys.executable, "-S", str(script), "nonsense"], capture_output=True, text=True, check=False
     )
 
-    assert done.stderr == ("Unknown: nonsense. Steps are venv, engine, engine-stop, wheels.\n")
+    assert done.stderr == (
+        "Unknown: nonsense. Steps are venv, engine, engine-stop, postgresql, wheels.\n"
+    )
     assert done.returncode == 1
 
 
@@ -204,6 +206,50 @@ def test_the_engine_is_asked_for_the_base_image(
     assert prepare.holds_base_image("unix:///engine") is held
     query = parse_qs(urlsplit(asked[0]).query)
     assert json.loads(query["filters"][0]) == {"reference": ["commserver/base"]}
+
+
+# --- PostgreSQL
+
+
+@pytest.fixture
+def no_postgresql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine without its programs; where those of a version would be."""
+    monkeypatch.setattr(prepare, "INSTALLED", tmp_path)
+    monkeypatch.setattr(prepare, "PATH", str(tmp_path / "bin"))
+    return tmp_path
+
+
+def test_postgresql_is_missing_only_for_who_asks_for_it(no_postgresql: Path) -> None:
+    assert [part.packages for part in prepare.missing(["postgresql"])] == [("postgresql",)]
+    assert prepare.missing(["wheels"]) == []
+
+
+@pytest.mark.parametrize("where", ["15/bin/initdb", "bin/initdb"])
+def test_postgresql_that_is_there_is_not_installed(no_postgresql: Path, where: str) -> None:
+    program = no_postgresql / where
+    program.parent.mkdir(parents=True)
+    program.touch(0o755)
+
+    assert prepare.missing(["postgresql"]) == []
+
+
+def test_the_package_makes_no_cluster_unless_somebody_has_said_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commands: list[tuple[str, ...]]
+) -> None:
+    choice = tmp_path / "createcluster.d" / "commserver.conf"
+    monkeypatch.setattr(prepare, "CLUSTERS", choice)
+    monkeypatch.setattr("shutil.which", lambda *_, **__: "/usr/bin/apt-get")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setenv("YES", "1")
+    postgresql = prepare.Missing(("postgresql",), "{install}")
+
+    prepare.install([postgresql])
+    assert choice.read_text() == "create_main_cluster = false\n"
+    assert commands[-1][-1] == "postgresql"
+
+    choice.write_text("start_conf = 'manual'\n")
+    prepare.install([postgresql])
+    assert choice.read_text() == "start_conf = 'manual'\n"
 
 
 # --- Python

@@ -90,6 +90,18 @@ async def test_a_writer_waits_for_another_process_only_so_long(
         assert await database.write(lambda c: c.scalar(text("SELECT 1"))) == 1
 
 
+async def test_writers_take_turns(database: DatabaseManager) -> None:
+    async def work(connection: AsyncConnection) -> None:
+        count = await connection.scalar(text("SELECT count(*) FROM notes"))
+        await connection.execute(text("INSERT INTO notes VALUES (:n)"), {"n": count})
+
+    await database.write(lambda c: c.execute(text("CREATE TABLE notes (n INTEGER)")))
+    await asyncio.gather(*(database.write(work) for _ in range(20)))
+
+    numbers = await database.read(lambda c: c.scalars(text("SELECT n FROM notes ORDER BY n")))
+    assert list(numbers) == list(range(20))
+
+
 # -- files ----------------------------------------------------------------------------------------
 
 

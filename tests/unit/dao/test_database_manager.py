@@ -1,25 +1,48 @@
 """What needs no database: URLs, and tasks that are waited for to their end."""
 
 import asyncio
+from collections.abc import Iterator, MutableMapping
 
 import pytest
+from structlog.testing import capture_logs
 
 from commserver.dao.database_manager import DatabaseManager, settled
+from commserver.dao.patience import Patience
 from commserver.errors import ConfigError, StoreError
 
 
 @pytest.mark.parametrize(
     "url",
-    ["", "nonsense", "sqlite://", "sqlite:///:memory:", "sqlite:///file:x?uri=true", "mysql://h/d"],
+    [
+        "",
+        "nonsense",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite:///file:x?uri=true",
+        "mysql://h/d",
+        "postgresql+psycopg2://h/d",
+        "postgresql://h",
+        "postgresql://h/d?option=x",
+    ],
 )
 def test_a_url_that_cannot_be_used_is_a_configuration_error(url: str) -> None:
     with pytest.raises(ConfigError, match=r"database\.url"):
         DatabaseManager(url)
 
 
-def test_the_error_of_a_url_never_shows_it() -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql:/user:secret@host",
+        "postgresql://user:secret@host:port/d",
+        "postgresql://user:secret@host/",
+        "postgresql+psycopg2://user:secret@host/d",
+        "postgresql://user:secret@host/d?option=secret",
+    ],
+)
+def test_the_error_of_a_url_never_shows_a_password(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        DatabaseManager("postgresql:/user:secret@host")
+        DatabaseManager(url)
 
     assert "secret" not in str(caught.value)
 
@@ -30,6 +53,46 @@ async def test_a_database_that_is_not_open_refuses() -> None:
 
     with pytest.raises(StoreError, match="not open"):
         await DatabaseManager("sqlite:///never/made.db").write(work)
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[MutableMapping[str, object]]]:
+    """What is logged while nobody really pauses and each pause takes ten seconds."""
+    now = 0.0
+
+    async def pause(seconds: float) -> None:
+        nonlocal now
+        now += 10.0
+
+    monkeypatch.setattr("commserver.dao.patience.asyncio.sleep", pause)
+    monkeypatch.setattr("commserver.dao.patience.time.monotonic", lambda: now)
+    with capture_logs() as logs:
+        yield logs
+
+
+async def test_a_database_that_stays_away_is_told_every_half_minute_and_once_when_back(
+    said: list[MutableMapping[str, object]],
+) -> None:
+    patience = Patience()
+
+    for number in range(7):
+        await patience.wait(StoreError(str(number)))
+    patience.over()
+
+    assert [(line["event"], line.get("reason"), line.get("seconds")) for line in said] == [
+        ("database_is_away", "0", None),
+        ("database_is_away", "3", None),
+        ("database_is_away", "6", None),
+        ("database_is_back", None, 70.0),
+    ]
+
+
+def test_a_database_that_never_was_away_is_not_told(
+    said: list[MutableMapping[str, object]],
+) -> None:
+    Patience().over()
+
+    assert said == []
 
 
 class Gate:
