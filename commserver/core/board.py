@@ -31,6 +31,7 @@ from commserver.core.jobs import (
     Lease,
     LeaseId,
     Offer,
+    Origin,
     OwnerId,
     Purpose,
     Requires,
@@ -250,6 +251,23 @@ class Board:
         writes.append(entry.write(State.QUEUED))
         return Change(Step.SUBMITTED, job.id, State.QUEUED, tuple(writes))
 
+    def ask(self, run: RunId, origin: Origin) -> Change | Busy | Known | None:
+        """Claim a run of the sweep for whoever asks for it after all; nothing else changes.
+
+        One that somebody asked for already stays theirs.
+        """
+        entry = self._known(run)
+        if entry is None:
+            return None
+        if busy := self._busy(entry):
+            return busy
+        if not entry.job.origin.swept:
+            return Known(run)
+        assert entry.stored is not None
+        entry.busy = True
+        write = entry.write(entry.stored, job=replace(entry.job, origin=origin))
+        return Change(Step.ASKED, run, entry.state, (write,))
+
     def refuse(self, job: Job, failure: Failure) -> Change:
         """Claim the row of a run that ends before it waits, so that its end is kept like any."""
         key = self._new_key(job)
@@ -446,6 +464,8 @@ class Board:
             case Step.REPLACED:
                 self._renew(entry, change.writes[0].job)
                 self._events.append(RunReplaced(entry.job))
+            case Step.ASKED:
+                entry.job = change.writes[0].job
             case Step.LEASED | Step.ADOPTED:
                 assert change.granted is not None
                 self._leave(entry)

@@ -14,8 +14,8 @@ from commserver.core.clock import Clock
 from commserver.core.events import RunProgressed
 from commserver.core.execution import Failure, Outcome
 from commserver.core.finals import Notice
-from commserver.core.jobs import Job, Lease, LeaseId, Offer, RunId
-from commserver.errors import AlreadyExists, StoreError
+from commserver.core.jobs import Job, Lease, LeaseId, Offer, Origin, RunId
+from commserver.errors import AlreadyExists, StoreError, StoreRefused
 
 log = structlog.get_logger(__name__)
 
@@ -84,6 +84,8 @@ class Dispatcher:
     async def _expire(self, lease: Lease) -> bool:
         try:
             await self._change(lambda: self.board.expire(lease.id, self._clock.now()))
+        except StoreRefused as error:
+            self.drop(lease.job.id, error)
         except StoreError as error:
             log.warning("expiry_not_stored", run=lease.job.id, error=str(error))
             return False
@@ -102,6 +104,14 @@ class Dispatcher:
             return Submitted(claim.run, new=False)
         assert claim is not None
         return Submitted(claim.run, new=claim.run == job.id)
+
+    async def ask(self, run: RunId, origin: Origin) -> bool:
+        """Let a run of the sweep be `origin`'s, if it is nobody's yet; False when it has ended.
+
+        Raises:
+            StoreError: it could not be stored, and is as it was.
+        """
+        return await self._change(lambda: self.board.ask(run, origin)) is not None
 
     async def refuse(self, job: Job, failure: Failure) -> None:
         """Store and tell the end of a run that cannot even wait."""
@@ -195,6 +205,18 @@ class Dispatcher:
         if claim is None:
             log.warning("report_dropped", run=lease.job.id, lease=lease.id)
         return claim is not None
+
+    def drop(self, run: RunId, error: StoreRefused) -> None:
+        """Let go of a run whose row cannot be changed, so that it is not tried for ever.
+
+        Its row says what it said: the next process takes it up. Nothing happens while another
+        change of it is being committed.
+        """
+        log.error("run_dropped", run=run, error=str(error))
+        if not self.board.busy(run):
+            self.board.forget(run)
+            self._publish()
+            self._grant()
 
     # -- the three steps --------------------------------------------------------------------------
 
@@ -324,6 +346,8 @@ class Dispatcher:
 
         try:
             await self._change(judge)
+        except StoreRefused as error:
+            self.drop(run, error)
         except StoreError as error:
             log.warning("release_not_stored", run=run, error=str(error))
             return False

@@ -252,14 +252,3 @@ class Judged:
     status: Status
     grade: int
     grade_max: int
-
-
-def ending(outcome: Outcome | None) -> Judged | Failure | None:
-    """Return an outcome in short, None for none."""
-    match outcome:
-        case Completed(verdict=verdict):
-            return Judged(verdict.status, verdict.grade, verdict.grade_max)
-        case Broken(failure=failure):
-            return failure
-        case None:
-            return None

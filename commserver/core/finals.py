@@ -5,13 +5,14 @@ side goes away meanwhile. Each recipient has a series of its own, numbered witho
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, NewType
 
 from commserver.core.changes import Change
-from commserver.core.execution import Failure, Judged
+from commserver.core.execution import Broken, Completed, Failure, Judged, Outcome
 from commserver.core.jobs import AttemptId, OwnerId, Purpose, RunId
 from commserver.core.states import State
+from commserver.core.text import clean_text
 
 Recipient = NewType("Recipient", str)
 
@@ -86,3 +87,18 @@ def recipients(change: Change) -> list[Recipient]:
     if job.attempt is None or job.purpose is not Purpose.SUBMIT or not job.owner:
         return []
     return [account(job.owner)]
+
+
+def ending(outcome: Outcome | None) -> Judged | Failure | None:
+    """Return an outcome in short, as it is read back later: its texts are clean. None for none."""
+    match outcome:
+        case Completed(verdict=verdict):
+            return Judged(verdict.status, verdict.grade, verdict.grade_max)
+        case Broken(failure=failure):
+            return replace(
+                failure,
+                message=clean_text(failure.message),
+                container=clean_text(failure.container),
+            )
+        case None:
+            return None

@@ -33,12 +33,20 @@ class Purpose(StrEnum):
     REJUDGE = "rejudge"
 
 
+SWEEP = "sweep"  # the gateway of runs that nobody asked for
+
+
 class Origin(NamedTuple):
     """Who asked: the gateway, the peer behind it, and the peer's own name for the work."""
 
     gateway: str
     peer: str
     reference: str
+
+    @property
+    def swept(self) -> bool:
+        """True when nobody asked: the sweep found the work by itself."""
+        return self.gateway == SWEEP
 
 
 Value = str | int

@@ -41,6 +41,7 @@ class Step(StrEnum):
     SUBMITTED = "submitted"
     REFUSED = "refused"
     REPLACED = "replaced"
+    ASKED = "asked"
     LEASED = "leased"
     ADOPTED = "adopted"
     EXTENDED = "extended"
@@ -65,6 +66,8 @@ TRANSITIONS = (
     Transition(None, Step.SUBMITTED, State.QUEUED),
     Transition(None, Step.REFUSED, State.FAILED),
     Transition(State.QUEUED, Step.REPLACED, State.QUEUED),
+    # Somebody asks for a run that was made unasked.
+    Transition(State.QUEUED, Step.ASKED, State.QUEUED),
     Transition(State.QUEUED, Step.LEASED, State.LEASED),
     Transition(State.QUEUED, Step.ADOPTED, State.LEASED),
     # An outcome that comes after its lease was lost still counts, if nothing newer was handed in.
@@ -74,6 +77,7 @@ TRANSITIONS = (
         transition
         for active in (State.LEASED, State.RUNNING)
         for transition in (
+            Transition(active, Step.ASKED, active),
             Transition(active, Step.EXTENDED, active),
             Transition(active, Step.COMPLETED, State.DONE),
             Transition(active, Step.FAILED, State.FAILED),

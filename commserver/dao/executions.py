@@ -18,6 +18,7 @@ from commserver.core.execution import (
     Status,
 )
 from commserver.core.jobs import (
+    SWEEP,
     AttemptId,
     ContentHash,
     Job,
@@ -30,7 +31,6 @@ from commserver.core.jobs import (
     SortKey,
 )
 from commserver.core.states import State
-from commserver.core.text import clean_text
 from commserver.dao.column_types import is_id
 from commserver.dao.dao import DAO
 from commserver.dao.tables import UNFINISHED, executions
@@ -137,6 +137,31 @@ class ExecutionDAO(DAO):
             return None
         return await self._one(connection, _c.user_exercise_id == attempt)
 
+    async def newest_submitted(
+        self, connection: AsyncConnection, attempt: AttemptId
+    ) -> StoredRun | None:
+        """Return the run of what an attempt handed in last, None when it never had one.
+
+        A run that gave way to a newer one is not it, whatever place it had.
+        """
+        return await self._one(connection, _submitted(attempt) & (_c.state != State.SUPERSEDED))
+
+    async def contents_of(
+        self, connection: AsyncConnection, attempt: AttemptId
+    ) -> frozenset[ContentHash]:
+        """Return every content that an attempt was run with, "" among them after an erasure."""
+        rows = await connection.scalars(select(_c.content_hash).where(_submitted(attempt)))
+        return frozenset(map(ContentHash, rows))
+
+    async def ask(self, connection: AsyncConnection, run: RunId, origin: Origin) -> bool:
+        """Let a run of the sweep that has ended be `origin`'s; False when it is somebody's."""
+        result = await connection.execute(
+            executions.update()
+            .where(_c.id == run, _c.gateway == SWEEP)
+            .values(gateway=origin.gateway, peer=origin.peer, reference=origin.reference)
+        )
+        return result.rowcount == 1
+
     async def verdict(self, connection: AsyncConnection, run: RunId) -> VerdictRecord | None:
         """Return the full record of how a run was judged, None when it was not."""
         record: VerdictRecord | None = await self._value(
@@ -151,6 +176,10 @@ class ExecutionDAO(DAO):
         newest = (_c.entry.desc(), _c.created_at.desc())
         row = await self._first(connection, select(*_RUN, *_END).where(condition).order_by(*newest))
         return _ended(row) if row else None
+
+
+def _submitted(attempt: AttemptId) -> ColumnElement[bool]:
+    return (_c.user_exercise_id == attempt) & (_c.purpose == Purpose.SUBMIT)
 
 
 def _account(job: Job) -> int | None:
@@ -182,7 +211,7 @@ def _values(
     }
     if started is not None:
         values["started_at"] = started
-    elif write.state is State.RUNNING:
+    elif write.state is State.RUNNING and write.expected is not State.RUNNING:
         values["started_at"] = at
     if write.state.ended:
         values["ended_at"] = at
@@ -209,7 +238,7 @@ def _failed(failure: Failure) -> dict[str, object]:
     return {
         "fault": failure.fault,
         "failure_cause": failure.cause,
-        "message": clean_text(failure.message),
+        "message": failure.message,
         "container": failure.container,
     }
 

@@ -37,5 +37,28 @@ class Content:
             raise StoreError(f"a stored content cannot be read: {error}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What there is of a content, in the same fields: also what cannot be judged has a hash.
+
+    language: the platform's own spelling where it is none of ours.
+    """
+
+    language: str
+    grade_max: int | None
+    files: tuple[tuple[str, str], ...] = field(repr=False)
+    grader: str | None = field(repr=False)
+
+    def encode(self) -> bytes:
+        """Return it as bytes; where nothing is missing, those of the `Content`."""
+        return _ENCODER.encode(self)
+
+    def content(self) -> Content | None:
+        """Return the content, None while something is missing."""
+        if not self.files or self.grade_max is None or self.grader is None:
+            return None
+        return Content(self.language, self.grade_max, self.files, self.grader)
+
+
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(Content)

@@ -1,7 +1,10 @@
 """The ask door: run this attempt for me."""
 
+import asyncio
 import uuid
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -10,6 +13,7 @@ from commserver.config import Docker, Queue
 from commserver.core.dispatcher import Dispatcher, Submitted
 from commserver.core.execution import Cause, ExecutionRequest, Failure
 from commserver.core.jobs import (
+    SWEEP,
     AttemptId,
     ContentHash,
     Job,
@@ -18,15 +22,17 @@ from commserver.core.jobs import (
     Requirement,
     Requires,
     RunId,
+    content_hash,
     normalised,
 )
 from commserver.dao.attempts import Attempt
 from commserver.dao.codes import SourceFile
 from commserver.dao.dao_manager import DaoManager
 from commserver.dao.database_manager import DatabaseManager
-from commserver.errors import DefinitionError, NotFound
+from commserver.dao.executions import StoredRun
+from commserver.errors import DefinitionError, NotFound, StoreRefused
 from commserver.graders import tests
-from commserver.graders.content import Content
+from commserver.graders.content import Content, Draft
 from commserver.graders.definition import is_definition
 from commserver.graders.languages import LANGUAGES
 from commserver.services.auth_service import owner_of
@@ -36,16 +42,40 @@ from commserver.services.run_service import RunService
 log = structlog.get_logger(__name__)
 
 LEASE_MARGIN = 120.0  # seconds a slot may need beside the sandboxed programs themselves
-NOTHING = ContentHash("")  # the content of a run that is refused before it has any
+ERASED = ContentHash("")  # the content of a run that has none: erased, or not to be read
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """An attempt as the platform's tables have it at one moment."""
+    """An attempt as the tables have it at one moment.
+
+    newest: the run of what it handed in last. `contents`: what it was ever run with, and `graded`
+    whether it has a grade, both where the sweep looks.
+    """
 
     attempt: Attempt
     files: tuple[SourceFile, ...]
     grader: str | None
+    newest: StoredRun | None = None
+    contents: frozenset[ContentHash] = frozenset()
+    graded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """What an attempt handed in, with the name under which it is stored, if it can be judged."""
+
+    draft: Draft
+    encoded: bytes = field(repr=False)
+    name: ContentHash
+
+
+@dataclass(slots=True)
+class _Turn:
+    """The submissions of one attempt that are being taken: one, and those that wait for it."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
 
 
 class ExecService:
@@ -74,76 +104,197 @@ class ExecService:
         self._languages = {
             alias.casefold(): ours for ours, names in docker.languages.items() for alias in names
         }
+        self._turns: dict[AttemptId, _Turn] = {}
 
     async def submit(self, attempt: AttemptId, origin: Origin) -> Submitted:
         """Queue the attempt as it is now, by the rule "the same id again" (see `Board.submit`).
+
+        A run that the sweep has made of this very content becomes `origin`'s, and nothing begins.
 
         Raises:
             NotFound: there is no such attempt, so there is nobody to tell.
             StoreError: nothing was taken; ask again.
         """
+        async with self._turn(attempt):
+            try:
+                seen = await self._database.read(lambda c: self._asked(c, attempt))
+            except StoreRefused:
+                return await self._unreadable(attempt, origin)
+            if seen is None:
+                raise NotFound("attempt", str(attempt))
+            frozen = await self._frozen(seen)
+            if run := await self._claimed(seen.newest, frozen.name, origin):
+                return Submitted(run, new=False)
+            return await self._take(seen, frozen, origin)
 
-        async def snapshot(connection: AsyncConnection) -> Snapshot | None:
-            found = await self._daos.attempts.find(connection, attempt)
-            if found is None:
+    async def missed(self, attempt: AttemptId) -> ContentHash | None:
+        """Return the content that ought to have been asked for and was not, None if there is none.
+
+        Raises:
+            StoreError: it could not be looked up; `StoreRefused` when it never can be.
+        """
+        found = await self._missed(attempt)
+        return found[1].name if found else None
+
+    async def sweep(self, attempt: AttemptId, content: ContentHash) -> Submitted | None:
+        """Queue what nobody asked for; None when there is no need, it has changed, or no room.
+
+        Raises:
+            StoreError: nothing was taken; `StoreRefused` when it never can be.
+        """
+        async with self._turn(attempt):
+            found = await self._missed(attempt)
+            if found is None or self.full or self._dispatcher.board.runs_of_attempt(attempt):
                 return None
-            files = await self._daos.codes.of_attempt(connection, attempt)
-            grader = None
-            if found.exercise_id is not None:
-                grader = await self._daos.scripts.newest(connection, found.exercise_id)
-            return Snapshot(found, files, grader)
+            seen, frozen = found
+            if frozen.name != content:
+                return None
+            return await self._take(seen, frozen, Origin(SWEEP, "", str(attempt)))
 
-        seen = await self._database.read(snapshot)
-        if seen is None:
-            raise NotFound("attempt", str(attempt))
-        job = Job(
-            id=RunId(str(uuid.uuid4())),
-            origin=origin,
-            owner=_owner(seen.attempt),
-            course=str(seen.attempt.course_id or ""),
-            content=NOTHING,
-            requires=(),
-            attempt=attempt,
-            max_tries=self._queue.max_tries,
-        )
-        judged = self._judged(seen)
-        if isinstance(judged, Failure):
-            return await self._refuse(job, judged)
-        content, lease = judged
-        job = replace(
-            job,
-            content=await self._files.put(content.encode()),
-            requires=_requires(content),
-            lease=lease,
-        )
-        if not self._runs.could_run(job.requires):
-            message = f"no engine has the image for {content.language}"
-            return await self._refuse(job, Failure(Cause.IMAGE, message))
-        submitted = await self._dispatcher.submit(job)
-        log.info("run_queued", run=submitted.run, attempt=attempt, new=submitted.new)
-        return submitted
+    @property
+    def full(self) -> bool:
+        """True when no more runs may wait."""
+        return self._dispatcher.board.waiting() >= self._queue.limit
 
     async def cancel(self, attempt: AttemptId) -> int:
         """End every run of the attempt that has not ended; returns how many were still to end."""
         runs = [job.id for job in self._dispatcher.board.runs_of_attempt(attempt)]
         return sum([await self._dispatcher.cancel(run) for run in runs])
 
-    def _judged(self, seen: Snapshot) -> tuple[Content, float] | Failure:
+    # -- what is there ----------------------------------------------------------------------------
+
+    async def _asked(self, connection: AsyncConnection, attempt: AttemptId) -> Snapshot | None:
+        """Return what somebody asks to have run, None when there is no such attempt."""
+        found = await self._daos.attempts.find(connection, attempt)
+        if found is None:
+            return None
+        files = await self._daos.codes.of_attempt(connection, attempt)
+        grader = None
+        if found.exercise_id is not None:
+            grader = await self._daos.scripts.newest(connection, found.exercise_id)
+        newest = await self._daos.executions.newest_submitted(connection, attempt)
+        return Snapshot(found, files, grader, newest)
+
+    async def _unasked(self, connection: AsyncConnection, attempt: AttemptId) -> Snapshot | None:
+        """Return the same with what was made of the attempt so far."""
+        seen = await self._asked(connection, attempt)
+        if seen is None:
+            return None
+        contents = await self._daos.executions.contents_of(connection, attempt)
+        graded = await self._daos.baseline.graded(connection, attempt)
+        return replace(seen, contents=contents, graded=graded)
+
+    async def _missed(self, attempt: AttemptId) -> tuple[Snapshot, Frozen] | None:
+        """Return an attempt that the sweep may take, None when it is to be left alone."""
+        seen = await self._database.read(lambda c: self._unasked(c, attempt))
+        if seen is None:
+            return None
+        frozen = await self._frozen(seen)
+        if frozen.draft.content() is None:
+            return None
+        if not seen.contents:
+            return None if seen.graded else (seen, frozen)
+        changed = self._queue.sweep == "changed" and frozen.name not in seen.contents
+        return (seen, frozen) if changed and ERASED not in seen.contents else None
+
+    async def _frozen(self, seen: Snapshot) -> Frozen:
+        draft = Draft(
+            language=self._language(seen) or (seen.attempt.language or "").strip(),
+            grade_max=seen.attempt.grade_max,
+            files=tuple(sorted((file.name, file.content) for file in seen.files)),
+            grader=seen.grader,
+        )
+        return await asyncio.to_thread(_freeze, draft)
+
+    def _language(self, seen: Snapshot) -> str | None:
+        """Return our name for the language that the platform names, None when we have none."""
+        return self._languages.get((seen.attempt.language or "").strip().casefold())
+
+    # -- what becomes of it -----------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _turn(self, attempt: AttemptId) -> AsyncIterator[None]:
+        """Take one submission of an attempt at a time.
+
+        So what was read last is queued last, and what was not there a moment ago still is not.
+        """
+        turn = self._turns.setdefault(attempt, _Turn())
+        turn.users += 1
+        try:
+            async with turn.lock:
+                yield
+        finally:
+            turn.users -= 1
+            if not turn.users:
+                del self._turns[attempt]
+
+    async def _claimed(
+        self, newest: StoredRun | None, content: ContentHash, origin: Origin
+    ) -> RunId | None:
+        """Return the run of the sweep that is `origin`'s from here on, None when there is none."""
+        if newest is None or not newest.job.origin.swept or newest.job.content != content:
+            return None
+        run = newest.job.id
+        claimed = await self._dispatcher.ask(run, origin)
+        if not claimed:  # it has ended
+            claimed = await self._database.write(
+                lambda c: self._daos.executions.ask(c, run, origin)
+            )
+        if not claimed:
+            return None
+        log.info("swept_run_asked_for", run=run, attempt=newest.job.attempt)
+        return run
+
+    async def _take(self, seen: Snapshot, frozen: Frozen, origin: Origin) -> Submitted:
+        job = self._job(seen.attempt, frozen.name, origin)
+        judged = self._judged(seen, frozen.draft)
+        if isinstance(judged, Failure):
+            return await self._refuse(job, judged)
+        content, lease = judged
+        job = replace(job, requires=_requires(content), lease=lease)
+        if not self._runs.could_run(job.requires):
+            message = f"no engine has the image for {content.language}"
+            return await self._refuse(job, Failure(Cause.IMAGE, message))
+        await self._files.put(frozen.encoded)
+        submitted = await self._dispatcher.submit(job)
+        log.info("run_queued", run=submitted.run, attempt=job.attempt, new=submitted.new)
+        return submitted
+
+    async def _unreadable(self, attempt: AttemptId, origin: Origin) -> Submitted:
+        """Refuse what a database holds and cannot give: SQLite takes what is no text."""
+        found = await self._database.read(lambda c: self._daos.attempts.find(c, attempt))
+        if found is None:
+            raise NotFound("attempt", str(attempt))
+        job = self._job(found, ERASED, origin)
+        return await self._refuse(job, Failure(Cause.INTERNAL, "what was handed in is not text"))
+
+    def _job(self, attempt: Attempt, content: ContentHash, origin: Origin) -> Job:
+        """Return a new run of an attempt, without what its runner must have."""
+        return Job(
+            id=RunId(str(uuid.uuid4())),
+            origin=origin,
+            owner=_owner(attempt),
+            course=str(attempt.course_id or ""),
+            content=content,
+            requires=(),
+            attempt=attempt.id,
+            max_tries=self._queue.max_tries,
+        )
+
+    def _judged(self, seen: Snapshot, draft: Draft) -> tuple[Content, float] | Failure:
         """Return what is to be judged and how long a slot may need for it, or why it cannot be."""
-        if not seen.files:
+        if not draft.files:
             return Failure(Cause.NOT_FOUND, "the attempt has no files")
-        if seen.grader is None or seen.attempt.grade_max is None:
+        content = draft.content()
+        if content is None:
             return Failure(Cause.NOT_FOUND, "the exercise has no grader")
         if self._full_for(seen.attempt.id):
             return Failure(Cause.FULL, "too many submissions are waiting; hand in again later")
-        named = seen.attempt.language or ""
-        language = self._languages.get(named.strip().casefold())
-        if language is None or language not in LANGUAGES:
+        if self._language(seen) not in LANGUAGES:
+            named = seen.attempt.language or ""
             return Failure(Cause.IMAGE, f"there is no image for the language {named!r}")
-        if not is_definition(seen.grader):
+        if not is_definition(content.grader):
             return Failure(Cause.EXERCISE, "correction scripts cannot be run yet")
-        files = tuple(sorted((file.name, file.content) for file in seen.files))
-        content = Content(language, seen.attempt.grade_max, files, seen.grader)
         try:
             plan = tests.plan(content)
         except DefinitionError as error:
@@ -153,13 +304,17 @@ class ExecService:
 
     def _full_for(self, attempt: AttemptId) -> bool:
         """Return whether one run more is too many; an attempt that has one is no newcomer."""
-        board = self._dispatcher.board
-        return board.waiting() >= self._queue.limit and not board.runs_of_attempt(attempt)
+        return self.full and not self._dispatcher.board.runs_of_attempt(attempt)
 
     async def _refuse(self, job: Job, failure: Failure) -> Submitted:
         log.warning("run_refused", attempt=job.attempt, cause=failure.cause, why=failure.message)
         await self._dispatcher.refuse(job, failure)
         return Submitted(job.id, new=True)
+
+
+def _freeze(draft: Draft) -> Frozen:
+    encoded = draft.encode()
+    return Frozen(draft, encoded, content_hash(encoded))
 
 
 def _owner(attempt: Attempt) -> OwnerId:

@@ -11,7 +11,14 @@ from commserver.core.changes import Change, Conflict
 from commserver.core.events import RunEnded, RunQueued, RunReplaced
 from commserver.core.execution import Broken, Cause, Failure
 from commserver.core.finals import Notice, account
-from commserver.core.jobs import AttemptId, ContentHash, OwnerId, Requirement, RunId
+from commserver.core.jobs import (
+    AttemptId,
+    ContentHash,
+    OwnerId,
+    Requirement,
+    RunId,
+    content_hash,
+)
 from commserver.core.states import State
 from commserver.errors import NotFound, StoreError
 from commserver.graders.content import Content
@@ -107,9 +114,11 @@ async def test_languages_go_by_any_of_their_names(site: Site, language: str) -> 
     assert (await content_of(site, run)).language == "python"
 
 
-async def test_a_sites_own_names_for_languages_count(state: Path, clock: FakeClock) -> None:
+async def test_a_sites_own_names_for_languages_count(
+    state: Path, url: str, clock: FakeClock
+) -> None:
     docker = Docker(languages={"python": ("Serpent",)})
-    async with Site(state, clock, docker=docker).open() as site:
+    async with Site(state, clock, url=url, docker=docker).open() as site:
         run = await site.submit(await site.attempt(await site.exercise(language="sErPeNt")))
 
         assert (await content_of(site, run)).language == "python"
@@ -248,10 +257,41 @@ async def test_a_refusal_leaves_a_row_with_its_cause_and_tells_the_owner(
     assert await site.results(attempt) == [], "a refusal is no grade"
 
 
+@pytest.mark.parametrize(
+    "prepare",
+    [prepare for prepare, *_ in REFUSALS],
+    ids=[prepare.__name__ for prepare, *_ in REFUSALS],
+)
+async def test_a_refusal_says_by_its_hash_what_was_refused(
+    site: Site, prepare: Callable[[Site], Awaitable[AttemptId]]
+) -> None:
+    attempt = await prepare(site)
+
+    once, twice = [(await site.row(await site.submit(attempt))).job.content for _ in range(2)]
+    await site.edit(attempt, "another")
+    changed = (await site.row(await site.submit(attempt))).job.content
+
+    assert len(once) == len(content_hash(b""))
+    assert once == twice != changed
+
+
+async def test_what_is_refused_for_want_of_room_has_the_hash_of_what_is_taken(
+    small: Site,
+) -> None:
+    number = await small.exercise()
+    waiting = await small.submit(await small.attempt(number))
+    refused = await small.submit(await small.attempt(number, student="grace"))
+
+    rows = [await small.row(run) for run in (waiting, refused)]
+
+    assert rows[0].job.content == rows[1].job.content
+    assert rows[1].state is State.FAILED
+
+
 @pytest.fixture
-async def small(state: Path, clock: FakeClock) -> AsyncIterator[Site]:
+async def small(state: Path, url: str, clock: FakeClock) -> AsyncIterator[Site]:
     """A site where one run may wait."""
-    async with Site(state, clock, queue=Queue(limit=1)).open() as site:
+    async with Site(state, clock, url=url, queue=Queue(limit=1)).open() as site:
         yield site
 
 
@@ -292,10 +332,10 @@ async def test_what_waits_in_a_full_queue_may_be_handed_in_again(small: Site) ->
 
 
 async def test_a_language_that_a_site_names_and_nobody_knows_is_refused(
-    state: Path, clock: FakeClock
+    state: Path, url: str, clock: FakeClock
 ) -> None:
     docker = Docker(languages={"fortran": ("fortran",)})
-    async with Site(state, clock, docker=docker).open() as site:
+    async with Site(state, clock, url=url, docker=docker).open() as site:
         run = await site.submit(await site.attempt(await site.exercise(language="Fortran")))
 
         row = await site.row(run)

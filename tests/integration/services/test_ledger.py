@@ -10,10 +10,12 @@ from commserver.core.board import Board, Gone
 from commserver.core.changes import Change, Conflict
 from commserver.core.execution import Broken, Cause, Completed, Failure, Judged, Status, Verdict
 from commserver.core.jobs import (
+    SWEEP,
     AttemptId,
     Job,
     LeaseId,
     Offer,
+    Origin,
     Priority,
     Purpose,
     RunId,
@@ -24,7 +26,7 @@ from commserver.dao.attempt_logs import AttemptLogDAO
 from commserver.errors import StoreError
 from commserver.services.ledger import ADOPT_GRACE, DatabaseLedger
 from tests.fakes import FakeClock, broken, completed, make_job, make_offer
-from tests.integration.services.site import Site
+from tests.integration.services.site import ORIGIN, Site
 
 A, B, C = (RunId(name) for name in "abc")
 NODE = make_offer("node", engine="node", remote=True)
@@ -79,6 +81,24 @@ async def test_replaced_is_the_same_row_with_newer_content(site: Site, attempt: 
     row = await site.row(A)
     assert (row.state, row.job.content, row.key.entry) == (State.QUEUED, "newer", 1)
     assert await site.count("executions") == 1
+
+
+@pytest.mark.parametrize("offer", [None, make_offer(), NODE])
+async def test_asked_is_the_same_row_with_another_origin(
+    site: Site, attempt: AttemptId, clock: FakeClock, offer: Offer | None
+) -> None:
+    swept = replace(job("a", attempt), origin=Origin(SWEEP, "", ""))
+    await site.dispatcher.submit(swept)
+    if offer:
+        await site.runs.started((await site.lease(offer)).id)
+    before = await site.row(A)
+    clock.advance(1.0)
+
+    assert await site.dispatcher.ask(A, ORIGIN)
+
+    asked = replace(swept, origin=ORIGIN)
+    assert await site.row(A) == replace(before, job=asked)
+    assert site.board.job(A) == asked
 
 
 async def test_leased_and_started_by_our_own_slot_are_not_written(site: Site) -> None:
@@ -480,7 +500,7 @@ async def test_a_lease_of_before_can_be_adopted_and_finished(
 ) -> None:
     await site.dispatcher.submit(job("a", attempt))
     lease = await site.lease(NODE)
-    again = Site(site.state, site.clock)
+    again = Site(site.state, site.clock, url=site.url)
     async with again.open():
         adopted = await again.runs.adopt(lease.id, NODE)
         assert not isinstance(adopted, Gone)

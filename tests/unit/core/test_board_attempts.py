@@ -1,5 +1,7 @@
 """The same attempt again: nothing new, replaced, one more, superseded."""
 
+from dataclasses import replace
+
 import pytest
 
 from commserver.core.changes import Busy, Change, Known
@@ -10,8 +12,11 @@ from commserver.core.events import (
 )
 from commserver.core.execution import Cause
 from commserver.core.jobs import (
+    SWEEP,
     AttemptId,
+    Job,
     Offer,
+    Origin,
     Priority,
     Purpose,
 )
@@ -298,3 +303,90 @@ def test_the_newer_run_cannot_be_touched_while_it_takes_the_place(desk: Desk) ->
 
     desk.commit(back)
     assert desk.next_for() == B
+
+
+# -- asked for after all --------------------------------------------------------------------------
+
+BACKEND = Origin("backend", "main", "42")
+
+
+def swept(run: str) -> Job:
+    """Return a job that nobody asked for."""
+    return replace(make_job(run, attempt=1), origin=Origin(SWEEP, "", "1"))
+
+
+@pytest.mark.parametrize("offer", [None, SLOT, REMOTE])
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_run_of_the_sweep_becomes_the_askers_and_nothing_else_changes(
+    desk: Desk, offer: Offer | None, begun: bool
+) -> None:
+    desk.submit(swept("a"), make_job("b"))
+    if offer:
+        lease = desk.lease(offer)
+        if begun:
+            desk.start(lease)
+    desk.events()
+    before, state = desk.ledger.rows[A], desk.board.state(A)
+
+    change = desk.commit(desk.board.ask(A, BACKEND))
+
+    asked = replace(swept("a"), origin=BACKEND)
+    assert change.step is Step.ASKED
+    assert desk.ledger.rows[A] == replace(before, job=asked)
+    assert desk.board.job(A) == asked
+    assert (desk.board.state(A), desk.events()) == (state, [])
+
+
+def test_who_asked_is_told_with_the_end(desk: Desk) -> None:
+    desk.submit(swept("a"))
+    lease = desk.lease()
+    desk.commit(desk.board.ask(A, BACKEND))
+    desk.events()
+
+    desk.finish(lease)
+
+    asked = replace(swept("a"), origin=BACKEND)
+    assert desk.events() == [RunEnded(asked, State.DONE, completed())]
+    assert desk.ledger.rows[A].job == asked
+
+
+def test_a_run_that_somebody_asked_for_stays_theirs(desk: Desk) -> None:
+    desk.submit(swept("a"))
+    desk.commit(desk.board.ask(A, BACKEND))
+
+    assert desk.board.ask(A, Origin("http", "other", "7")) == Known(A)
+    job = desk.board.job(A)
+    assert job is not None
+    assert job.origin == BACKEND
+
+
+def test_a_run_that_ended_or_never_was_cannot_be_asked_for(desk: Desk) -> None:
+    desk.submit(swept("a"))
+    desk.finish(desk.lease())
+
+    assert desk.board.ask(A, BACKEND) is None
+    assert desk.board.ask(B, BACKEND) is None
+
+
+def test_asking_waits_for_another_change_of_the_run(desk: Desk) -> None:
+    new = desk.board.submit(swept("a"))
+    assert desk.board.ask(A, BACKEND) is None, "its row is not there yet"
+    desk.commit(new)
+    ending = desk.board.cancel(A)
+
+    assert desk.board.ask(A, BACKEND) == Busy(A)
+
+    desk.commit(ending)
+    assert desk.board.ask(A, BACKEND) is None
+
+
+def test_asking_that_could_not_be_stored_leaves_no_trace(desk: Desk) -> None:
+    desk.submit(swept("a"))
+    claim = desk.board.ask(A, BACKEND)
+    assert isinstance(claim, Change)
+    assert desk.board.cancel(A) == Busy(A)
+
+    desk.board.undo(claim)
+
+    assert desk.board.job(A) == swept("a")
+    assert desk.lease().job == swept("a")

@@ -35,6 +35,7 @@ from commserver.core.jobs import (
     Lease,
     LeaseId,
     Offer,
+    Origin,
     OwnerId,
     Priority,
     Purpose,
@@ -192,6 +193,21 @@ class Model:
 
         rows = [self.as_row(waiting, State.QUEUED)]
         return Plan(Step.REPLACED, waiting.id, [waiting], rows, effect)
+
+    def ask(self, name: RunId, origin: Origin) -> Answer:
+        run = self.runs.get(name)
+        if run is None or run.where == "new":
+            return None
+        if run.busy:
+            return Busy(run.id)
+        if run.job.origin.gateway != "sweep":
+            return Known(run.id)
+
+        def effect(_: Change) -> list[Event]:
+            run.job = replace(run.job, origin=origin)
+            return []
+
+        return Plan(Step.ASKED, run.id, [run], [self.as_row(run, run.row)], effect)
 
     def refuse(self, job: Job) -> Plan:
         def effect(_: Change) -> list[Event]:
@@ -454,7 +470,17 @@ def weighted(**weights: int) -> list[str]:
 
 
 DEEDS = weighted(
-    report=9, lease=7, submit=5, decide=4, wait=3, join=1, leave=1, cancel=1, refuse=1, crash=1
+    report=9,
+    lease=7,
+    submit=5,
+    decide=4,
+    wait=3,
+    ask=2,
+    join=1,
+    leave=1,
+    cancel=1,
+    refuse=1,
+    crash=1,
 )
 REPORTS = weighted(start=2, extend=1, release=3, finish=5, expire=2, adopt=3)
 LEASES = weighted(held=5, waiting=2, any=1)
@@ -465,6 +491,7 @@ ATTEMPTS = [0, 1, 1, 1, 2, 2, 3]
 CONTENTS = ["x", "y", "z"]
 REQUIRED = [PYTHON, PYTHON, JAVA]
 PRIORITIES = [Priority.INTERACTIVE] * 3 + [Priority.EXAM, Priority.REGRADE]
+ORIGINS = [Origin("backend", "main", "42"), Origin("sweep", "", "42")]
 PURPOSES = [Purpose.SUBMIT] * 4 + [Purpose.REJUDGE]
 
 
@@ -521,6 +548,7 @@ class Trial:
             lease=choose([None, 10.0]),
             owner=f"owner-{attempt % 2}",
         )
+        job = replace(job, origin=choose(ORIGINS))
         self.claimed(self.board.submit(job), self.model.submit(job), choose)
 
     def new_name(self) -> RunId:
@@ -530,6 +558,12 @@ class Trial:
     def refuse(self, choose: Choose) -> None:
         job = make_job(self.new_name(), attempt=1)
         self.claimed(self.board.refuse(job, REFUSAL), self.model.refuse(job), choose)
+
+    def ask(self, choose: Choose) -> None:
+        old = choose(ONE_IN_FIVE)
+        if names := self.names if old else list(self.model.runs):
+            name, origin = choose(names), Origin("backend", "main", self.names[-1])
+            self.claimed(self.board.ask(name, origin), self.model.ask(name, origin), choose)
 
     def cancel(self, choose: Choose) -> None:
         old = choose(ONE_IN_FIVE)

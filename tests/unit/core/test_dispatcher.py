@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
@@ -22,7 +23,7 @@ from commserver.core.events import (
     RunStarted,
 )
 from commserver.core.execution import Broken, Cause, Failure
-from commserver.core.jobs import Lease, LeaseId, Priority, RunId
+from commserver.core.jobs import SWEEP, Lease, LeaseId, Origin, Priority, RunId
 from commserver.core.states import State, Step
 from commserver.errors import AlreadyExists, StoreError
 from tests.fakes import (
@@ -270,6 +271,31 @@ async def test_submit_says_which_run_stands_for_the_work(world: World) -> None:
     assert await submit(make_job("c", attempt=1, content="y")) == Submitted(A, new=False)
     await world.dispatcher.lease(SLOT)
     assert await submit(make_job("b", attempt=1, content="z")) == Submitted(B, new=True)
+
+
+async def test_ask_says_whether_the_run_is_still_there_to_be_asked_for(world: World) -> None:
+    ask, asker = world.dispatcher.ask, Origin("backend", "main", "42")
+    await world.dispatcher.submit(replace(make_job("a"), origin=Origin(SWEEP, "", "1")))
+
+    assert await ask(A, asker)
+    assert await ask(A, Origin("http", "other", "7"))  # and stays the first one's
+    assert world.ledger.rows[A].job.origin == asker
+
+    await world.dispatcher.cancel(A)
+    assert not await ask(A, asker)
+
+
+async def test_an_end_in_mid_commit_is_waited_for_by_who_asks(world: World) -> None:
+    await world.dispatcher.submit(replace(make_job("a"), origin=Origin(SWEEP, "", "1")))
+    world.ledger.hang()
+    ending = await begun(world.dispatcher.cancel(A))
+    asking = await begun(world.dispatcher.ask(A, Origin("backend", "main", "42")))
+    assert not asking.done()
+
+    world.ledger.resume()
+
+    assert await ending
+    assert not await asking
 
 
 async def test_refuse_stores_and_tells_the_end(world: World) -> None:

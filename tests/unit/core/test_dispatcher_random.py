@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +11,7 @@ from commserver.core.board import Board
 from commserver.core.bus import EventBus
 from commserver.core.dispatcher import STORE_REST, Dispatcher
 from commserver.core.events import Event, LeaseRevoked, RunEnded, RunLeased, RunQueued
-from commserver.core.jobs import Lease, LeaseId, Priority, RunId
+from commserver.core.jobs import SWEEP, Lease, LeaseId, Origin, Priority, RunId
 from commserver.core.states import State
 from commserver.errors import StoreError
 from tests.fakes import FakeClock, FakeLedger, broken, completed, make_job, make_offer, settle
@@ -24,11 +25,13 @@ OFFERS = (
 )
 OUTCOMES = (completed(), broken(), broken(engine_died=True))
 LEASE = 20.0  # seconds
+SWEPT = Origin(SWEEP, "", "")
 
 number = st.integers(min_value=0, max_value=11)
 Deed = tuple[str, int, int]
 DEEDS = {
     "submit": 3,
+    "ask": 1,
     "lease": 2,
     "try_lease": 1,
     "report": 4,
@@ -86,15 +89,19 @@ class Crowd:
     async def submit(self, one: int, other: int) -> None:
         run = RunId(f"r{len(self.runs)}")
         self.runs.append(run)
-        await self.dispatcher.submit(
-            make_job(
-                run,
-                attempt=one % 4 or None,
-                content=f"x{other % 3}",
-                priority=Priority(other % 3),
-                lease=LEASE if other % 2 else None,
-            )
+        job = make_job(
+            run,
+            attempt=one % 4 or None,
+            content=f"x{other % 3}",
+            priority=Priority(other % 3),
+            lease=LEASE if other % 2 else None,
         )
+        await self.dispatcher.submit(replace(job, origin=SWEPT) if one % 3 else job)
+
+    async def ask(self, one: int, other: int) -> None:
+        if self.runs:
+            run = self.runs[one % len(self.runs)]
+            await self.dispatcher.ask(run, Origin("backend", "main", str(other)))
 
     async def lease(self, one: int, other: int) -> None:
         self.keep(await self.dispatcher.lease(OFFERS[one % 4]))
@@ -200,7 +207,7 @@ async def live_through(day: list[Deed]) -> None:
         if run in crowd.strangers:
             continue
         assert crowd.ended.count(run) == row.state.ended
-        assert (crowd.board.job(run) is None) == row.state.ended, "lost, or not let go"
+        assert crowd.board.job(run) == (None if row.state.ended else row.job), "lost, or not let go"
         assert not crowd.board.busy(run)
         assert row.tries <= row.job.max_tries
 

@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 from commserver.core.board import Board
 from commserver.core.changes import Change
-from commserver.core.execution import Cause
-from commserver.core.finals import Cursor, Final, account, recipients
+from commserver.core.execution import Broken, Cause, Failure, Judged, Status
+from commserver.core.finals import Cursor, Final, account, ending, recipients
 from commserver.core.jobs import Job, OwnerId, Purpose
-from tests.fakes import broken, make_final, make_job
+from tests.fakes import broken, completed, make_final, make_job
 
 
 def refused(job: Job) -> Change:
@@ -113,3 +113,14 @@ def test_the_next_final_is_given_without_a_read() -> None:
     assert cursor.heard(8)
     assert not cursor.behind
     assert cursor.after == 8
+
+
+def test_what_is_told_at_once_is_as_clean_as_what_is_read_back() -> None:
+    outcome = Broken(Failure(Cause.CONTAINER, "a\x00b\ud800\u202ec", "c0\x07ffee"))
+
+    assert ending(outcome) == Failure(Cause.CONTAINER, "abc", "c0ffee")
+
+
+def test_a_verdict_is_told_in_short() -> None:
+    assert ending(completed(7)) == Judged(Status.ACCEPTED, 7, 10)
+    assert ending(None) is None

@@ -6,6 +6,7 @@ from commserver.core.states import ACTIVE, ENDS, TRANSITIONS, State, Step, after
 BEGINS = {Step.SUBMITTED: State.QUEUED, Step.REFUSED: State.FAILED}
 WAITING = {
     Step.REPLACED: State.QUEUED,
+    Step.ASKED: State.QUEUED,
     Step.LEASED: State.LEASED,
     Step.ADOPTED: State.LEASED,
     Step.COMPLETED: State.DONE,
@@ -22,8 +23,9 @@ IN_HAND = {
 ALLOWED: dict[State | None, dict[Step, State]] = {
     None: BEGINS,
     State.QUEUED: WAITING,
-    State.LEASED: IN_HAND | {Step.EXTENDED: State.LEASED, Step.STARTED: State.RUNNING},
-    State.RUNNING: IN_HAND | {Step.EXTENDED: State.RUNNING},
+    State.LEASED: IN_HAND
+    | {Step.ASKED: State.LEASED, Step.EXTENDED: State.LEASED, Step.STARTED: State.RUNNING},
+    State.RUNNING: IN_HAND | {Step.ASKED: State.RUNNING, Step.EXTENDED: State.RUNNING},
 }
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from commserver.core.jobs import content_hash
 from commserver.errors import StoreError
-from commserver.graders.content import Content
+from commserver.graders.content import Content, Draft
 
 CONTENT = Content("python", 20, (("a.py", "print('é')\r\n"), ("b.py", "")), "format = 1\n")
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -80,3 +80,30 @@ def test_a_flipped_byte_is_another_content_or_an_error_of_the_store(at: int, byt
 
 def test_sources_and_grader_are_not_shown() -> None:
     assert repr(CONTENT) == "Content(language='python', grade_max=20)"
+
+
+# -- drafts ---------------------------------------------------------------------------------------
+
+DRAFT = Draft(CONTENT.language, CONTENT.grade_max, CONTENT.files, CONTENT.grader)
+
+
+def test_a_complete_draft_is_the_content_to_the_byte() -> None:
+    assert DRAFT.encode() == CONTENT.encode()
+    assert DRAFT.content() == CONTENT
+
+
+@pytest.mark.parametrize(
+    "incomplete",
+    [
+        Draft("python", None, CONTENT.files, CONTENT.grader),
+        Draft("python", 20, CONTENT.files, None),
+        Draft("python", 20, (), CONTENT.grader),
+    ],
+)
+def test_what_lacks_something_has_a_hash_of_its_own_and_is_no_content(incomplete: Draft) -> None:
+    assert content_hash(incomplete.encode()) != content_hash(DRAFT.encode())
+    assert incomplete.content() is None
+
+
+def test_a_draft_shows_no_sources_either() -> None:
+    assert repr(DRAFT) == "Draft(language='python', grade_max=20)"
