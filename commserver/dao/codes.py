@@ -27,13 +27,17 @@ class CodeDAO(DAO):
     async def of_attempt(
         self, connection: AsyncConnection, attempt: AttemptId
     ) -> tuple[SourceFile, ...]:
-        """Return the attempt's files by name; of rows that share a name the newest counts."""
+        """Return the attempt's files by name; of rows that share a name the newest counts.
+
+        A row without a name is no file, one without content an empty file.
+        """
         query = (
             select(codes.c.name, codes.c.content)
             .where(codes.c.user_exercise_id == attempt)
             .order_by(codes.c.id)
         )
-        newest = {row.name: row.content for row in await connection.execute(query)}
+        rows = await connection.execute(query)
+        newest = {row.name: row.content or "" for row in rows if row.name is not None}
         # Sorted here: databases differ in how they order letters.
         return tuple(SourceFile(name, newest[name]) for name in sorted(newest))
 

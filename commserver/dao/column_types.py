@@ -6,17 +6,76 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, DateTime, Enum, Integer, Text
+from sqlalchemy import BigInteger, DateTime, Enum, Integer, String, Text
 from sqlalchemy.engine import Dialect
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
-# SQLite numbers its rows by itself only in a column whose type is exactly INTEGER.
-Id = BigInteger().with_variant(Integer(), "sqlite")
+from commserver.core.text import clean_text
 
 
 def is_id(number: int) -> bool:
     """Return whether a row could have this id; what comes from a wire may be any number."""
     return 0 <= number < 2**63
+
+
+class Whole(TypeDecorator[int]):
+    """A whole number, also where the platform keeps it as NUMERIC."""
+
+    impl: type[TypeEngine[Any]] = BigInteger
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> int | None:
+        return None if value is None else int(value)
+
+
+class Grade(Whole):
+    """A whole number of points."""
+
+    impl = Integer
+    cache_ok = True
+
+
+class Id(Whole):
+    """The id of one of the platform's rows."""
+
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[int]:
+        # SQLite numbers its rows by itself only in a column whose type is exactly INTEGER.
+        return dialect.type_descriptor(Integer() if dialect.name == "sqlite" else BigInteger())
+
+
+class Content(TypeDecorator[str]):
+    """A text of the platform's; SQLite gives a number back where it looked like one."""
+
+    impl: type[TypeEngine[Any]] = Text
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
+        return None if value is None else str(value)
+
+
+class Name(Content):
+    """A short text of the platform's, without the spaces that CHAR(n) fills it up with."""
+
+    impl = String
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
+        return None if value is None else str(value).rstrip(" ")
+
+
+class CleanText(TypeDecorator[str]):
+    """A text of others, cleaned on its way in: no database refuses it, and it comes back as it is.
+
+    A live platform's tables are not ours to clean: what goes there is cleaned by who writes it.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else clean_text(value)
 
 
 class UtcDateTime(TypeDecorator[datetime]):

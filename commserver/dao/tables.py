@@ -18,14 +18,23 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
-    Text,
     text,
 )
 
 from commserver.core.execution import Cause, Fault, Status
 from commserver.core.jobs import Purpose, Requires
 from commserver.core.states import State
-from commserver.dao.column_types import Id, Json, UtcDateTime, text_enum
+from commserver.dao.column_types import (
+    CleanText,
+    Content,
+    Grade,
+    Id,
+    Json,
+    Name,
+    UtcDateTime,
+    Whole,
+    text_enum,
+)
 from commserver.dao.verdicts import VerdictRecord
 
 NAMING = {
@@ -44,14 +53,14 @@ accounts = Table(
     "accounts",
     platform,
     Column("id", Id, primary_key=True),
-    Column("username", String(75), nullable=False, unique=True),
+    Column("username", Name(75), nullable=False, unique=True),
 )
 
 languages = Table(
     "languages",
     platform,
     Column("id", Id, primary_key=True),
-    Column("name", String(75), nullable=False, unique=True),
+    Column("name", Name(75), nullable=False, unique=True),
 )
 
 courses = Table(
@@ -60,7 +69,7 @@ courses = Table(
     Column("id", Id, primary_key=True),
     Column("account_id", Id, ForeignKey("accounts.id"), nullable=False, index=True),
     Column("language_id", Id, ForeignKey("languages.id"), nullable=False, index=True),
-    Column("title", String(250), nullable=False),
+    Column("title", Name(250), nullable=False),
 )
 
 exercises = Table(
@@ -69,9 +78,9 @@ exercises = Table(
     Column("id", Id, primary_key=True),
     Column("account_id", Id, ForeignKey("accounts.id"), nullable=False, index=True),
     Column("course_id", Id, ForeignKey("courses.id"), nullable=False, index=True),
-    Column("title", String(250), nullable=False),
-    Column("instruction", Text, nullable=False),
-    Column("grade_max", Integer, nullable=False),
+    Column("title", Name(250), nullable=False),
+    Column("instruction", Content, nullable=False),
+    Column("grade_max", Grade, nullable=False),
 )
 
 user_exercises = Table(
@@ -87,10 +96,10 @@ codes = Table(
     platform,
     Column("id", Id, primary_key=True),
     Column("user_exercise_id", Id, ForeignKey("user_exercises.id"), nullable=False, index=True),
-    Column("name", String(75), nullable=False),
-    Column("content", Text, nullable=False),
-    Column("create_timestamp", BigInteger, nullable=False),
-    Column("modify_timestamp", BigInteger, nullable=False),
+    Column("name", Name(75), nullable=False),
+    Column("content", Content, nullable=False),
+    Column("create_timestamp", Whole, nullable=False),
+    Column("modify_timestamp", Whole, nullable=False),
 )
 
 scripts = Table(
@@ -98,7 +107,7 @@ scripts = Table(
     platform,
     Column("id", Id, primary_key=True),
     Column("exercise_id", Id, ForeignKey("exercises.id"), nullable=False, index=True),
-    Column("content", Text, nullable=False),
+    Column("content", Content, nullable=False),
 )
 
 grades = Table(
@@ -106,8 +115,8 @@ grades = Table(
     platform,
     Column("id", Id, primary_key=True),
     Column("user_exercise_id", Id, ForeignKey("user_exercises.id"), nullable=False, index=True),
-    Column("value", Integer, nullable=False),
-    Column("timestamp", BigInteger, nullable=False),
+    Column("value", Grade, nullable=False),
+    Column("timestamp", Whole, nullable=False),
 )
 
 logs = Table(
@@ -115,8 +124,8 @@ logs = Table(
     platform,
     Column("id", Id, primary_key=True),
     Column("user_exercise_id", Id, ForeignKey("user_exercises.id"), nullable=False, index=True),
-    Column("content", Text, nullable=False),
-    Column("timestamp", BigInteger, nullable=False),
+    Column("content", Content, nullable=False),
+    Column("timestamp", Whole, nullable=False),
 )
 
 
@@ -130,11 +139,11 @@ executions = Table(
     # The platform's row, without a foreign key: it may be a view or another owner's.
     Column("user_exercise_id", BigInteger),
     Column("account_id", BigInteger, index=True),
-    Column("owner", Text, nullable=False),
-    Column("course", Text, nullable=False),
-    Column("gateway", Text, nullable=False),
-    Column("peer", Text, nullable=False),
-    Column("reference", Text, nullable=False),
+    Column("owner", CleanText, nullable=False),
+    Column("course", CleanText, nullable=False),
+    Column("gateway", CleanText, nullable=False),
+    Column("peer", CleanText, nullable=False),
+    Column("reference", CleanText, nullable=False),
     Column("purpose", text_enum(Purpose, "purpose"), nullable=False),
     Column("content_hash", String(64), nullable=False),
     Column("requires", Json(Requires, shared=True), nullable=False),
@@ -153,8 +162,8 @@ executions = Table(
     Column("grade_max", Integer),
     Column("fault", text_enum(Fault, "fault")),
     Column("failure_cause", text_enum(Cause, "failure_cause")),
-    Column("message", Text, nullable=False, server_default=""),
-    Column("container", Text, nullable=False, server_default=""),
+    Column("message", CleanText, nullable=False, server_default=""),
+    Column("container", CleanText, nullable=False, server_default=""),
     Column("verdict", Json(VerdictRecord)),
     Column("created_at", UtcDateTime, nullable=False),
     Column("started_at", UtcDateTime),
@@ -189,8 +198,8 @@ leases = Table(
         nullable=False,
         index=True,
     ),
-    Column("runner", Text, nullable=False),
-    Column("engine", Text, nullable=False),
+    Column("runner", CleanText, nullable=False),
+    Column("engine", CleanText, nullable=False),
     Column("features", Json(dict[str, frozenset[str | int]]), nullable=False),
     Column("until", UtcDateTime),  # NULL: never lost
     Column("granted_at", UtcDateTime, nullable=False),
@@ -232,7 +241,7 @@ tokens = Table(
     commserver,
     Column("sha256", String(64), primary_key=True),  # of the token's UTF-8, lower-case hex
     Column("account_id", BigInteger, nullable=False, index=True),
-    Column("label", Text, nullable=False, server_default=""),
+    Column("label", CleanText, nullable=False, server_default=""),
     Column("life", Integer, nullable=False),  # seconds it lives on after each use
     Column("created_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime, nullable=False),

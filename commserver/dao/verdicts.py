@@ -35,17 +35,18 @@ class VerdictRecord:
 
     @classmethod
     def of(cls, completed: Completed) -> "VerdictRecord":
-        """Return the record of a run that was judged; its log is cleaned."""
-        verdict = replace(completed.verdict, log=clean_text(completed.verdict.log))
-        report = completed.report
+        """Return the record of a run that was judged, with every text in it cleaned."""
+        judged, report = completed.verdict, completed.report
+        cases = tuple(replace(case, name=clean_text(case.name)) for case in judged.cases)
+        verdict = replace(judged, log=clean_text(judged.log), cases=cases)
         if report is None:
             return cls(verdict)
         return cls(
             verdict,
-            image=report.image,
-            container=report.container,
-            isolation=report.isolation,
-            runner=report.runner,
+            image=clean_text(report.image),
+            container=clean_text(report.container),
+            isolation=clean_text(report.isolation),
+            runner=clean_text(report.runner),
             compile=_measurement(report.compile) if report.compile else None,
             cases=tuple(map(_measurement, report.cases)),
         )
@@ -53,7 +54,7 @@ class VerdictRecord:
 
 def _measurement(process: ProcessReport) -> Measurement:
     return Measurement(
-        name=process.name,
+        name=clean_text(process.name),
         exit_code=process.exit_code,
         cpu=process.cpu,
         real=process.real,

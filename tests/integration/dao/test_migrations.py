@@ -1,5 +1,6 @@
 """Migrations: forth, back and forth again; ours never touch the platform's; all or nothing."""
 
+import asyncio
 import os
 import re
 import shutil
@@ -18,8 +19,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from commserver.dao import migrations, tables
 from commserver.dao.database_manager import DatabaseManager
 from commserver.dao.migrations import COMMSERVER, PLATFORM, Series
-from commserver.errors import StoreError
+from commserver.dao.plan import Written, named
+from commserver.errors import AlreadyManaged, StoreError
 
+VERSIONS = Path("migrations", "commserver", "versions")
+OUR_REVISIONS = tuple(sorted(path.name[:4] for path in (migrations.ROOT / VERSIONS).glob("*.py")))
 OURS = {*tables.commserver.tables, "commserver_version"}
 PLATFORMS = {*tables.platform.tables, "platform_version"}
 
@@ -112,19 +116,16 @@ async def test_upgrading_twice_changes_nothing(empty: DatabaseManager) -> None:
     assert await schema(empty) == first
 
 
-async def test_the_migrations_make_exactly_the_tables_of_the_code(
-    empty: DatabaseManager, tmp_path: Path
-) -> None:
+async def test_the_migrations_make_exactly_the_tables_of_the_code(empty: DatabaseManager) -> None:
     await migrations.upgrade(empty, with_platform=True)
     migrated = await schema(empty)
-    for version in ("commserver_version", "platform_version"):
-        del migrated[version]
+    for series in (COMMSERVER, PLATFORM):
+        await migrations.downgrade(empty, series=series)
 
-    async with DatabaseManager(f"sqlite:///{tmp_path / 'created.db'}") as created:
-        await created.write(sync(tables.platform.create_all))
-        await created.write(sync(tables.commserver.create_all))
+    await empty.write(sync(tables.platform.create_all))
+    await empty.write(sync(tables.commserver.create_all))
 
-        assert migrated == await schema(created)
+    assert migrated == await schema(empty)
 
 
 @pytest.mark.parametrize("series", [COMMSERVER, PLATFORM], ids=["commserver", "platform"])
@@ -138,18 +139,18 @@ async def test_alembic_finds_nothing_to_add(database: DatabaseManager, series: S
 
 async def test_a_database_says_how_far_it_is(empty: DatabaseManager) -> None:
     assert await migrations.current(empty) is None
-    assert await migrations.pending(empty) == ("0001",)
+    assert await migrations.pending(empty) == OUR_REVISIONS
 
     await migrations.upgrade(empty)
 
-    assert await migrations.current(empty) == "0001"
+    assert await migrations.current(empty) == OUR_REVISIONS[-1]
     assert await migrations.pending(empty) == ()
     assert await migrations.current(empty, PLATFORM) is None
     assert await migrations.pending(empty, PLATFORM) == ("0001",)
 
 
 async def test_a_fresh_database_is_not_served_from(empty: DatabaseManager) -> None:
-    with pytest.raises(StoreError, match=r"lacks 1 migration.*commserver migrate"):
+    with pytest.raises(StoreError, match=r"lacks \d migration.*commserver migrate"):
         await migrations.check(empty)
 
 
@@ -214,35 +215,63 @@ async def test_a_platform_at_an_unknown_revision_is_left_alone(database: Databas
         await migrations.upgrade(database, with_platform=True)
 
 
+@pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
+def test_no_statement_of_ours_names_a_table_of_the_platforms(dialect: str) -> None:
+    for change, span in ((command.upgrade, "head"), (command.downgrade, "head:base")):
+        config, written = migrations.config(COMMSERVER), Written()
+        config.attributes.update(dialect=dialect, written=written)
+
+        change(config, span, sql=True)
+
+        assert len(written.statements) > len(tables.commserver.tables)
+        assert named(written.statements, tables.platform.tables) == ()
+
+
 # -- all or nothing -------------------------------------------------------------------------------
 
-FAILING = """
+MIGRATION = '''"""One more."""
+
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "9000"
+down_revision = "{last}"
 
 
 def upgrade():
-    op.execute("CREATE TABLE half (id INTEGER)")
-    op.execute("INSERT INTO half VALUES (1)")
-    op.execute("DROP TABLE leases")
-    op.execute("not a statement")
+    for statement in {statements}:
+        op.execute(statement)
 
 
 def downgrade():
     pass
-"""
+'''
+FAILING = (
+    "CREATE TABLE half (id INTEGER)",
+    "INSERT INTO half VALUES (1)",
+    "DROP TABLE leases",
+    "not a statement",
+)
 
 
 @pytest.fixture
-def failing_migration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def add_migration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let our migrations be followed by one of these statements, in this test."""
+
+    def add(*statements: str) -> None:
+        root = tmp_path / "root"
+        shutil.copytree(migrations.ROOT / "migrations", root / "migrations")
+        shutil.copy(migrations.ROOT / "alembic.ini", root)
+        written = MIGRATION.format(last=OUR_REVISIONS[-1], statements=statements)
+        (root / VERSIONS / "9000_one_more.py").write_text(written)
+        monkeypatch.setattr(migrations, "ROOT", root)
+
+    return add
+
+
+@pytest.fixture
+def failing_migration(add_migration: Callable[..., None]) -> None:
     """Our migrations, followed by one that fails half-way."""
-    root = tmp_path / "root"
-    shutil.copytree(migrations.ROOT / "migrations", root / "migrations")
-    shutil.copy(migrations.ROOT / "alembic.ini", root)
-    (root / "migrations" / "commserver" / "versions" / "0002_failing.py").write_text(FAILING)
-    monkeypatch.setattr(migrations, "ROOT", root)
+    add_migration(*FAILING)
 
 
 @pytest.mark.usefixtures("failing_migration")
@@ -253,8 +282,8 @@ async def test_a_migration_that_fails_half_way_leaves_nothing(database: Database
         await migrations.upgrade(database)
 
     assert await schema(database) == before
-    assert await migrations.current(database) == "0001"
-    assert await migrations.pending(database) == ("0002",)
+    assert await migrations.current(database) == OUR_REVISIONS[-1]
+    assert await migrations.pending(database) == ("9000",)
 
 
 @pytest.mark.usefixtures("failing_migration")
@@ -263,6 +292,48 @@ async def test_a_failure_undoes_the_platforms_migrations_too(empty: DatabaseMana
         await migrations.upgrade(empty, with_platform=True)
 
     assert await names(empty) == set()
+
+
+# -- who else is there ----------------------------------------------------------------------------
+
+
+async def test_a_database_that_a_server_works_on_is_not_migrated(
+    empty: DatabaseManager, empty_url: str
+) -> None:
+    async with DatabaseManager(empty_url) as server, server.claim():
+        with pytest.raises(AlreadyManaged, match=rf"managed by .*\b{os.getpid()} on "):
+            await migrations.upgrade(empty)
+        with pytest.raises(AlreadyManaged):
+            await migrations.downgrade(empty)
+
+    assert await names(empty) == set()
+    await migrations.upgrade(empty)
+
+
+# A SQLite transaction begins with every lock in hand: see test_sqlite.py.
+@pytest.mark.parametrize("engine_name", ["postgresql"], indirect=True)
+async def test_a_migration_does_not_wait_long_for_a_table_that_is_in_use(
+    database: DatabaseManager,
+    url: str,
+    add_migration: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    add_migration("CREATE TABLE more (id INTEGER)", "ALTER TABLE grades ADD COLUMN more INTEGER")
+    monkeypatch.setattr(migrations, "LOCK_TIMEOUT", 0.2)
+    before = await schema(database)
+
+    async def use_and_migrate(connection: AsyncConnection) -> None:
+        # A long transaction of the platform's has only read.
+        await connection.execute(text("SELECT * FROM grades"))
+        with pytest.raises(StoreError, match=r"in use .* for 0\.2 s; nothing was changed"):
+            await migrations.upgrade(database)
+
+    async with DatabaseManager(url) as platform:
+        await platform.write(use_and_migrate)
+
+    assert await schema(database) == before
+    await migrations.upgrade(database)
+    assert "more" in await names(database)
 
 
 # -- the alembic command --------------------------------------------------------------------------
@@ -300,6 +371,30 @@ async def test_the_command_takes_another_section_and_a_url(tmp_path: Path, empty
     assert done.returncode == 0, done.stderr
     async with DatabaseManager(empty_url) as database:
         assert await names(database) == PLATFORMS
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql"], indirect=True)
+async def test_the_command_looks_beside_a_server_and_does_not_change(
+    tmp_path: Path, url: str
+) -> None:
+    async with DatabaseManager(url) as server, server.claim():
+        looked = await asyncio.to_thread(alembic, tmp_path, "current", url=url)
+        changed = await asyncio.to_thread(alembic, tmp_path, "downgrade", "base", url=url)
+
+    assert looked.stdout.strip() == f"{OUR_REVISIONS[-1]} (head)"
+    assert changed.returncode != 0
+    assert "already managed by" in changed.stderr
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("section", ["alembic", "platform"])
+async def test_the_command_takes_both_series_there_and_back(
+    tmp_path: Path, empty_url: str, section: str
+) -> None:
+    for direction in (["upgrade", "head"], ["check"], ["downgrade", "base"]):
+        done = await asyncio.to_thread(alembic, tmp_path, "-n", section, *direction, url=empty_url)
+
+        assert done.returncode == 0, done.stderr
 
 
 def test_the_command_finds_the_default_database(tmp_path: Path) -> None:
