@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import structlog
+from sqlalchemy.engine import Connection
 
 from commserver.config import Config
 from commserver.core.board import Board
@@ -18,22 +19,29 @@ from commserver.core.dispatcher import Dispatcher
 from commserver.dao import migrations
 from commserver.dao.dao_manager import DaoManager
 from commserver.dao.database_manager import DatabaseManager
+from commserver.dao.dialect import Claim
+from commserver.dao.grants import ON_SQLITE, needed, statements
+from commserver.dao.plan import described
 from commserver.engine import discovery
 from commserver.engine.sandbox import FreshSandbox
 from commserver.engine.wrapper import DockerWrapper
-from commserver.errors import ConfigError
+from commserver.errors import ConfigError, StoreError
 from commserver.gateways.backend.client import Client
 from commserver.gateways.browser.server import Server
 from commserver.gateways.gateway import Gateway
 from commserver.graders.languages import LANGUAGES
 from commserver.services.admin_service import AdminService
+from commserver.services.archive_service import ArchiveService
 from commserver.services.auth_service import AuthService
 from commserver.services.docker_manager import DockerManager, Sandbox
+from commserver.services.erase_service import EraseService
 from commserver.services.exec_service import ExecService
 from commserver.services.file_store import FileStore
 from commserver.services.finals_service import FinalsService
 from commserver.services.ledger import DatabaseLedger
+from commserver.services.retention_service import RetentionService
 from commserver.services.run_service import RunService
+from commserver.services.sweep_service import SweepService
 from commserver.services.watch_service import WatchService
 
 log = structlog.get_logger(__name__)
@@ -44,18 +52,26 @@ MakeSandboxes = Callable[[str, str], Sequence[Sandbox]]  # given the ids of site
 
 
 @asynccontextmanager
-async def opened(config: Config) -> AsyncIterator[DatabaseManager]:
+async def opened(config: Config, *, wait: bool = False) -> AsyncIterator[DatabaseManager]:
     """Yield the configured database, connected.
+
+    wait: for as long as it is away.
 
     Raises:
         ConfigError, StoreError: it cannot be used.
     """
     timeout = config.database.timeout
     database = DatabaseManager(
-        config.database_url, acquire_timeout=timeout, transaction_timeout=timeout
+        config.database_url,
+        acquire_timeout=timeout,
+        transaction_timeout=timeout,
+        pool=config.database.pool,
     )
-    async with database:
+    await database.open(wait=wait)
+    try:
         yield database
+    finally:
+        await database.close()
 
 
 @asynccontextmanager
@@ -70,6 +86,34 @@ async def admin(config: Config) -> AsyncIterator[AdminService]:
         yield AdminService(database, DaoManager(), SystemClock())
 
 
+@asynccontextmanager
+async def archives(config: Config, *, ready: bool = True) -> AsyncIterator[ArchiveService]:
+    """Yield what makes archives of the configured site, or puts one into it.
+
+    ready: the database must be migrated.
+
+    Raises:
+        StoreError: the database is not there, or not ready.
+    """
+    async with opened(config) as database:
+        if ready:
+            await migrations.check(database)
+        yield ArchiveService(database, FileStore(config.state_dir / "files"), SystemClock())
+
+
+@asynccontextmanager
+async def eraser(config: Config) -> AsyncIterator[EraseService]:
+    """Yield what forgets an account, beside a running server if there is one.
+
+    Raises:
+        StoreError: the database is not there, or not migrated.
+    """
+    async with opened(config) as database:
+        await migrations.check(database)
+        files = FileStore(config.state_dir / "files")
+        yield EraseService(database, DaoManager(), files, SystemClock())
+
+
 def check(config: Config) -> None:
     """Return if the parts of the configuration fit what we have.
 
@@ -80,6 +124,47 @@ def check(config: Config) -> None:
     if unknown:
         known = ", ".join(LANGUAGES)
         raise ConfigError([f"docker.languages.{name}: none of {known}" for name in unknown])
+
+
+async def database_problems(config: Config) -> list[str] | None:
+    """Return what keeps a server from working on the configured database, a sentence each.
+
+    None when there is no database yet: `commserver migrate` makes it.
+    """
+    try:
+        return await migrations.glance(config.database_url, migrations.problems)
+    except StoreError as error:
+        return [str(error)]
+
+
+async def plan(config: Config, *, with_platform: bool) -> list[str]:
+    """Return, in lines for people, what a migration would do with the configured database.
+
+    Raises:
+        ConfigError, StoreError: the database cannot be read, or would not be migrated.
+    """
+
+    def look(connection: Connection | None) -> list[str]:
+        dialect = connection.dialect.name if connection else "sqlite"  # the one that is made
+        return described(migrations.plan(connection, dialect, with_platform=with_platform), dialect)
+
+    lines = await migrations.glance(config.database_url, look)
+    return look(None) if lines is None else lines
+
+
+async def grants(config: Config, role: str) -> list[str]:
+    """Return, in lines of SQL, the rights that a role needs on the configured database.
+
+    Raises:
+        ConfigError, StoreError: the database cannot be read.
+    """
+
+    def look(connection: Connection) -> list[str]:
+        if connection.dialect.name == "sqlite":
+            return [ON_SQLITE]
+        return list(statements(needed(connection), role))
+
+    return await migrations.glance(config.database_url, look) or [ON_SQLITE]
 
 
 def engines(config: Config) -> list[str]:
@@ -117,24 +202,38 @@ class App:
     docker: DockerManager
     server: Server
     asking: list[Gateway]  # the gateways through which work comes in
+    sweep: SweepService
+    retention: RetentionService
+    claim: Claim
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then end in order.
 
         First no more work is taken in, then what runs may end within the grace time and the rest is
         put back, last the browsers are let go: they hear of everything that ended.
+
+        Raises:
+            AlreadyManaged: another server has taken the database from us; in an exception group.
         """
         async with asyncio.TaskGroup() as tasks:
-            own = [tasks.create_task(self.dispatcher.run()), tasks.create_task(self.watch.run())]
+            own = [
+                tasks.create_task(self.dispatcher.run()),
+                tasks.create_task(self.watch.run()),
+                tasks.create_task(self.claim.keep()),
+            ]
             browsers = tasks.create_task(self.server.run(), name=self.server.name)
             docker = tasks.create_task(self.docker.run(), name=self.docker.name)
             asking = [tasks.create_task(door.run(), name=door.name) for door in self.asking]
+            sweeping = tasks.create_task(self.sweep.run())
+            cleaning = tasks.create_task(self.retention.run(), name=self.retention.name)
             await stop.wait()
             log.info("stopping", grace=self.config.queue.grace)
             self.docker.stop()
+            sweeping.cancel()
+            cleaning.cancel()
             for door in self.asking:
                 door.stop()
-            await _ended(asking)
+            await _ended([*asking, sweeping, cleaning])
             await self.docker.drain(self.config.queue.grace)
             await asyncio.wait({docker})
             self.server.stop()
@@ -154,11 +253,16 @@ async def _ended(tasks: list[asyncio.Task[None]]) -> None:
 
 @asynccontextmanager
 async def built(
-    config: Config, *, clock: Clock | None = None, sandboxes: MakeSandboxes | None = None
+    config: Config,
+    *,
+    clock: Clock | None = None,
+    sandboxes: MakeSandboxes | None = None,
+    wait: bool = False,
 ) -> AsyncIterator[App]:
     """Yield the application on its database, of which it is the only manager meanwhile.
 
     sandboxes: what to run programs in, the configured engines unless tests say otherwise.
+    wait: for as long as the database is away.
 
     Raises:
         ConfigError: the configuration cannot be used.
@@ -169,11 +273,12 @@ async def built(
     clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
         config.state_dir.mkdir(parents=True, exist_ok=True)
-        database = await stack.enter_async_context(opened(config))
-        await stack.enter_async_context(database.claim())
+        database = await stack.enter_async_context(opened(config, wait=wait))
+        claim = await stack.enter_async_context(database.claim())
         await migrations.check(database)
         daos = DaoManager()
         site = await database.write(lambda c: daos.site.id(c, at=clock.utc()))
+        await database.write(lambda c: daos.baseline.ensure(c, at=clock.utc()))
         boot = str(uuid.uuid4())
 
         files = FileStore(config.state_dir / "files")
@@ -194,26 +299,38 @@ async def built(
         asking: list[Gateway] = []
         if config.backend.enabled:
             asking.append(Client(config.backend, execs))
-        yield App(config, dispatcher, watch, docker, server, asking)
+        sweep = SweepService(database, daos, execs, config.queue, clock)
+        retention = RetentionService(database, daos, files, clock, config.database, config.files)
+        yield App(config, dispatcher, watch, docker, server, asking, sweep, retention, claim)
 
 
 async def serve(config: Config) -> None:
-    """Run the server until SIGTERM or SIGINT; a second signal ends it at once."""
+    """Run the server until SIGTERM or SIGINT; a second signal ends it at once.
+
+    So does the first while there is nothing to end in order yet: a database that is away is waited
+    for.
+    """
+    begun = False
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     running = asyncio.current_task()
     assert running is not None
 
     def stopped() -> None:
-        if stop.is_set():
+        if stop.is_set() or not begun:
             running.cancel()
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped)
     try:
-        async with built(config) as app:
+        async with built(config, wait=True) as app:
+            begun = True
             await app.run(stop)
+    except asyncio.CancelledError:
+        if begun:
+            raise
+        log.info("stopped")
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)

@@ -10,7 +10,7 @@ import os
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,7 +29,10 @@ from commserver.engine import images as engine_images
 from commserver.engine.wrapper import DockerWrapper
 from commserver.errors import AlreadyManaged, CommServerError, ConfigError, DefinitionError
 from commserver.reference import backend as reference_backend
+from commserver.services import archive_service
 from commserver.services.admin_service import AdminService
+from commserver.services.archive_service import Summary
+from commserver.services.erase_service import Erased
 
 FAILED, MISUSED, MANAGED = 1, 2, 3
 PUSH_TIMEOUT = 5.0  # seconds for the reference backend to take a submission
@@ -75,8 +78,12 @@ def main() -> None:
 def _say(group: BaseExceptionGroup[BaseException]) -> None:
     for error in _leaves(group):
         problems = error.problems if isinstance(error, ConfigError | DefinitionError) else [error]
-        for problem in problems:
-            err.print(Text.assemble(("commserver:", "red"), f" {problem}"), soft_wrap=True)
+        _print_problems(problems)
+
+
+def _print_problems(problems: Iterable[object]) -> None:
+    for problem in problems:
+        err.print(Text.assemble(("commserver:", "red"), f" {problem}"), soft_wrap=True)
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
@@ -115,11 +122,30 @@ def migrate(
         bool,
         typer.Option("--with-platform", help="Also make the platform's tables, for a new site."),
     ] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Change nothing; say what would be done and locked.")
+    ] = False,
+    grants: Annotated[
+        str | None,
+        typer.Option(metavar="ROLE", help="Change nothing; print the rights that ROLE needs."),
+    ] = None,
     file: ConfigFile = None,
     state_dir: StateDir = None,
 ) -> None:
     """Bring the database to what this version needs; the platform's own tables are left alone."""
     loaded = _loaded(file, state_dir)
+    if plan and grants is not None:
+        raise ConfigError(["--plan and --grants: one at a time"])
+    if grants == "":
+        raise ConfigError(["--grants: which role?"])
+    if plan:
+        for line in asyncio.run(app.plan(loaded, with_platform=with_platform)):
+            typer.echo(line)
+        return
+    if grants is not None:
+        for line in asyncio.run(app.grants(loaded, grants)):
+            typer.echo(line)
+        return
 
     async def work() -> None:
         async with app.opened(loaded) as database:
@@ -131,10 +157,19 @@ def migrate(
 
 @cli.command()
 def check_config(file: ConfigFile = None, state_dir: StateDir = None) -> None:
-    """Print the configuration as it will be used, secrets masked; all problems at once."""
+    """Print the configuration as it will be used, secrets masked; all problems at once.
+
+    The database is looked at too: what keeps a server from working on it is listed.
+    """
     loaded = _loaded(file, state_dir)
     app.check(loaded)
     out.print_json(data=config.shown(loaded))
+    problems = asyncio.run(app.database_problems(loaded))
+    if problems is None:
+        err.print("the database is not migrated yet: run `commserver migrate`", soft_wrap=True)
+    elif problems:
+        _print_problems(problems)
+        raise typer.Exit(FAILED)
 
 
 @images.command()
@@ -257,6 +292,84 @@ def submit(
             await asyncio.to_thread(pushed, push, attempt)
 
     _admin(file, state_dir, work)
+
+
+Archive = Annotated[Path, typer.Argument(metavar="FILE", help="The archive.")]
+
+
+@cli.command()
+def backup(
+    path: Archive,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    file: ConfigFile = None,
+    state_dir: StateDir = None,
+) -> None:
+    """Write the whole site of this moment into one file, also while the server runs.
+
+    Our tables and the stored contents. The platform's tables are in it only where commserver made
+    them: a live platform has a backup of its own.
+    """
+    loaded = _loaded(file, state_dir)
+
+    async def work() -> Summary:
+        async with app.archives(loaded) as service:
+            return await service.backup(path, force=force)
+
+    _say_archived("in", path, asyncio.run(work()))
+
+
+@cli.command()
+def restore(path: Archive, file: ConfigFile = None, state_dir: StateDir = None) -> None:
+    """Put a backup into a new database, of either kind, which is migrated first if need be."""
+    loaded = _loaded(file, state_dir)
+
+    async def work() -> Summary:
+        with archive_service.opened(path) as archive:
+            async with app.archives(loaded, ready=False) as service:
+                return await service.restore(archive)
+
+    _say_archived("restored from", path, asyncio.run(work()))
+
+
+def _say_archived(where: str, path: Path, what: Summary) -> None:
+    typer.echo(f"{what.runs} runs and {what.contents} contents {where} {path}")
+    if what.missing:
+        typer.echo(f"{what.missing} contents of runs that have not ended were lost before")
+    if what.platform:
+        typer.echo("the platform's tables are in it, since commserver made them")
+    else:
+        typer.echo("the platform's tables are not in it: they are the platform's to back up")
+
+
+@cli.command()
+def erase(
+    account: Annotated[int, typer.Argument(min=0, max=2**63 - 1, help="Its `accounts.id`.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    file: ConfigFile = None,
+    state_dir: StateDir = None,
+) -> None:
+    """Forget an account: whatever commserver holds about it, also while the server runs.
+
+    Its runs stay as blanks, so that none is taken for new work. The platform's own tables, with the
+    student's files, grades and logs, are not touched.
+    """
+    loaded = _loaded(file, state_dir)
+    if not yes:
+        typer.confirm(f"Erase what commserver holds about account {account}, for good?", abort=True)
+
+    async def work() -> Erased:
+        async with app.eraser(loaded) as service:
+            return await service.erase(account)
+
+    gone = asyncio.run(work())
+    typer.echo(f"{gone.runs} runs made blank, {gone.ended} of them cancelled")
+    typer.echo(f"{gone.tokens} tokens, {gone.finals} finals and {gone.contents} contents removed")
+    if gone.left:
+        typer.echo(
+            f"{gone.left} contents were handed in a moment ago, perhaps by others as well: "
+            "a running server removes them within about a day"
+        )
+    typer.echo("the platform's own tables are not touched")
 
 
 def _text(path: Path) -> str:

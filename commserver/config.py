@@ -27,6 +27,7 @@ NOT_KEYS = {"CONFIG", "TOKEN", "PULL"}  # variables of ours that are no configur
 
 Seconds = float
 Bytes = int
+Days = int
 
 
 class Section(BaseModel):
@@ -41,6 +42,12 @@ class Database(Section):
     # SQLAlchemy URL, which may hold a password; "" = SQLite in the state directory.
     url: str = Field(default="", repr=False)
     timeout: Seconds = Field(default=30.0, gt=0)  # for a connection, and for each transaction
+    pool: int = Field(default=5, ge=1)  # PostgreSQL: connections to write with; as many to read
+    # How long what is ours is kept once a run has ended, 0 = for ever: its row; finals, delivered
+    # or not; what its student could read, in our own record (never the platform's `logs`).
+    keep_executions: Days = Field(default=365, ge=0, le=36_500)
+    keep_notices: Days = Field(default=30, ge=0, le=36_500)
+    keep_logs: Days = Field(default=90, ge=0, le=36_500)
 
 
 class Backend(Section):
@@ -118,6 +125,17 @@ class Queue(Section):
     limit: int = Field(default=1_000_000, ge=1)  # waiting runs; a submission above it is refused
     max_tries: int = Field(default=3, ge=1)
     grace: Seconds = Field(default=30.0, ge=0)  # for running ones to end after SIGTERM
+    # What is run that no backend asked for: nothing, attempts that were never run, or also newer
+    # content of others. A platform that saves drafts where it keeps what is handed in: "off".
+    sweep: Literal["off", "new", "changed"] = "new"
+    sweep_period: Seconds = Field(default=30.0, gt=0)  # from the end of one to the next
+    sweep_age: Seconds = Field(default=90.0, ge=0)  # that a content must have stood unchanged
+
+
+class Files(Section):
+    """What was handed in, as it was frozen for its runs."""
+
+    keep: Days = Field(default=180, ge=0, le=36_500)  # after its last run has ended; 0 = for ever
 
 
 class Log(Section):
@@ -143,6 +161,7 @@ class Config(BaseSettings):
     browser: Browser = Browser()
     docker: Docker = Docker()
     queue: Queue = Queue()
+    files: Files = Files()
     log: Log = Log()
 
     @property

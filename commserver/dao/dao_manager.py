@@ -3,11 +3,13 @@
 from commserver.dao.accounts import AccountDAO
 from commserver.dao.attempt_logs import AttemptLogDAO
 from commserver.dao.attempts import AttemptDAO
+from commserver.dao.baseline import BaselineDAO
 from commserver.dao.codes import CodeDAO
 from commserver.dao.courses import CourseDAO
 from commserver.dao.executions import ExecutionDAO
 from commserver.dao.exercises import ExerciseDAO
 from commserver.dao.grades import GradeDAO
+from commserver.dao.housekeeping import HousekeepingDAO
 from commserver.dao.languages import LanguageDAO
 from commserver.dao.leases import LeaseDAO
 from commserver.dao.notices import NoticeDAO
@@ -34,5 +36,8 @@ class DaoManager:
         self.executions = ExecutionDAO()
         self.leases = LeaseDAO()
         self.notices = NoticeDAO()
+        self.baseline = BaselineDAO()
         self.tokens = TokenDAO()
         self.site = SiteDAO()
+        # Several at once.
+        self.housekeeping = HousekeepingDAO()

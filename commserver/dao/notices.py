@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commserver.core.finals import Final, Notice, Recipient
@@ -79,13 +79,3 @@ class NoticeDAO(DAO):
             .values(delivered_at=at)
         )
         return result.rowcount
-
-    async def expire(self, connection: AsyncConnection, before: datetime) -> int:
-        """Forget the notices of before this moment, delivered or not; returns how many."""
-        result = await connection.execute(delete(notices).where(_n.created_at < before))
-        return result.rowcount
-
-    async def count_owed(self, connection: AsyncConnection) -> int:
-        """Return how many finals are owed to anybody."""
-        query = select(func.count()).select_from(notices).where(_n.delivered_at.is_(None))
-        return await self._value(connection, query) or 0

@@ -1,6 +1,7 @@
 """Our own slots: they come through the run door as any other runner does."""
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -37,6 +38,7 @@ from commserver.services.run_service import RunService
 log = structlog.get_logger(__name__)
 
 RECORD_PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0, 5.0)  # seconds between tries to record an outcome
+RECORD_GRACE = 2.0  # seconds for them once all else has ended
 
 Progress = Callable[[int, int], None]  # processes ended, of how many
 
@@ -125,6 +127,7 @@ class DockerManager:
         ]
         self._tries: dict[LeaseId, asyncio.Task[Outcome]] = {}
         self._draining = False
+        self._record_until = math.inf  # monotonic seconds; an outcome not stored by then goes back
         for engine in self._engines:
             for slot in engine.slots:
                 runs.expect(engine.runner(slot))
@@ -154,6 +157,7 @@ class DockerManager:
             await asyncio.wait(self._tries.values(), timeout=grace)
         for attempt in list(self._tries.values()):
             attempt.cancel()
+        self._record_until = self._clock.now() + RECORD_GRACE
 
     # -- engines ----------------------------------------------------------------------------------
 
@@ -309,7 +313,8 @@ class DockerManager:
     async def _record(self, lease: Lease, outcome: Outcome) -> None:
         """Have the outcome stored, with patience while the database is away.
 
-        What cannot be stored at all counts as a broken try, and failing that, goes back.
+        What cannot be stored at all counts as a broken try, and failing that, goes back; without
+        much ado when we are to end.
         """
         for pause in (*RECORD_PAUSES, None):
             try:
@@ -318,6 +323,8 @@ class DockerManager:
                 log.warning("outcome_not_stored", reason=str(error))
                 if pause is not None:
                     await self._clock.wait(asyncio.Event(), self._clock.now() + pause)
+                if self._clock.now() >= self._record_until:
+                    return await self._give_back(lease)
             else:
                 return
         log.error("outcome_lost")

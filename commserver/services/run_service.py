@@ -6,8 +6,9 @@ import structlog
 
 from commserver.core.board import Gone
 from commserver.core.dispatcher import Dispatcher
-from commserver.core.execution import Completed, Outcome
+from commserver.core.execution import Broken, Cause, Completed, Failure, Outcome
 from commserver.core.jobs import Lease, LeaseId, Offer, Requires, RunId
+from commserver.errors import StoreRefused
 from commserver.graders.content import Content
 from commserver.services.file_store import FileStore
 
@@ -83,10 +84,17 @@ class RunService:
     async def finished(self, lease: Lease, outcome: Outcome) -> bool:
         """Say how it went; False when that does not count any more.
 
+        An outcome that the store refuses, as it always will, counts as a broken try of ours.
+
         Raises:
             StoreError: not recorded, and the lease still held: say it again.
         """
-        counted = await self._dispatcher.finished(lease, outcome)
+        try:
+            counted = await self._dispatcher.finished(lease, outcome)
+        except StoreRefused as error:
+            log.exception("outcome_refused", run=lease.job.id, reason=str(error))
+            outcome = Broken(Failure(Cause.INTERNAL, "the outcome could not be stored"))
+            counted = await self._refused(lease, outcome)
         if counted:
             match outcome:
                 case Completed(verdict=verdict):
@@ -103,3 +111,11 @@ class RunService:
                         engine_died=outcome.engine_died,
                     )
         return counted
+
+    async def _refused(self, lease: Lease, broken: Broken) -> bool:
+        """Record a broken try; where even that is refused, let go of the run."""
+        try:
+            return await self._dispatcher.finished(lease, broken)
+        except StoreRefused as error:
+            self._dispatcher.drop(lease.job.id, error)
+            return False

@@ -7,8 +7,7 @@ from commserver.core.bus import EventBus
 from commserver.core.clock import Clock
 from commserver.core.dispatcher import Dispatcher
 from commserver.core.events import Event, QueueMoved, RunEnded, RunLeased, RunQueued
-from commserver.core.execution import ending
-from commserver.core.finals import Final, account
+from commserver.core.finals import Final, account, ending
 from commserver.core.jobs import Job, OwnerId, Requires, RunId
 
 FIRST_PLACE = 0.05  # seconds until a new run's place is told: most begin sooner

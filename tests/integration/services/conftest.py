@@ -25,7 +25,7 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-async def site(state: Path, clock: FakeClock) -> AsyncIterator[Site]:
-    """Every service on one database."""
-    async with Site(state, clock).open() as site:
+async def site(state: Path, url: str, clock: FakeClock) -> AsyncIterator[Site]:
+    """Every service on one database, of each kind."""
+    async with Site(state, clock, url=url).open() as site:
         yield site

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import asyncpg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -46,8 +47,30 @@ async def until(condition: Callable[[], object]) -> None:
             await settle(1)
 
 
+def _copied(url: str, folder: Path) -> str:
+    """Copy a SQLite database with what is not in its file yet; returns the copy's URL."""
+    path = Path(url.removeprefix("sqlite:///"))
+    for name in (path.name, f"{path.name}-wal"):
+        shutil.copy(path.with_name(name), folder / name)
+    return f"sqlite:///{folder / path.name}"
+
+
+async def _taken_away(url: str) -> str:
+    """Cut everybody off from a PostgreSQL database and return its new URL."""
+    server, _, name = url.rpartition("/")
+    admin = await asyncpg.connect(f"{server}/postgres")
+    await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+    await admin.fetch(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1", name
+    )
+    await admin.execute(f'ALTER DATABASE "{name}" RENAME TO "{name}_again"')
+    await admin.execute(f'ALTER DATABASE "{name}_again" ALLOW_CONNECTIONS true')
+    await admin.close()
+    return f"{url}_again"
+
+
 class Site:
-    """One process' worth of services on the database in a state folder.
+    """One process' worth of services on a database, or on the one in the state folder.
 
     events: what was published, in order. orphans: what `restore` told to release.
     """
@@ -57,12 +80,15 @@ class Site:
         state: Path,
         clock: FakeClock,
         *,
+        url: str | None = None,
         queue: Queue = QUEUE,
         docker: Docker = ONE_SLOT,
     ) -> None:
         self.state = state
         self.clock = clock
-        self.database = DatabaseManager(f"sqlite:///{state / 'commserver.db'}")
+        self.url = url or f"sqlite:///{state / 'commserver.db'}"
+        self.queue = queue
+        self.database = DatabaseManager(self.url)
         self.daos = DaoManager()
         self.files = FileStore(state / "files")
         self.bus = EventBus()
@@ -101,11 +127,15 @@ class Site:
                 task.cancel()
             await asyncio.wait(tasks)
 
-    def killed(self) -> Path:
-        """Return a state folder as it would be if the process were killed now."""
+    async def killed(self) -> "Site":
+        """Return the site of the next process, as if this one were killed now."""
         folder = self.state.with_name(f"{self.state.name}-again")
         shutil.copytree(self.state, folder)
-        return folder
+        if self.url.startswith("sqlite"):
+            url = _copied(self.url, folder)
+        else:
+            url = await _taken_away(self.url)
+        return Site(folder, self.clock, url=url, queue=self.queue)
 
     # -- the platform -----------------------------------------------------------------------------
 

@@ -30,10 +30,11 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def config(state: Path) -> Config:
+def config(state: Path, url: str) -> Config:
     """One slot, no backend, a free port."""
     return Config(
         state_dir=state,
+        database=Database(url=url),
         backend=Backend(enabled=False),
         browser=Browser(port=0),
         docker=Docker(slots=1),
@@ -69,23 +70,23 @@ async def running(config: Config, engines: Engines) -> AsyncIterator[App]:
 
 
 async def test_what_an_earlier_process_left_is_judged(
-    config: Config, state: Path, clock: FakeClock
+    config: Config, state: Path, url: str, clock: FakeClock
 ) -> None:
-    async with Site(state, clock).open() as before:
+    async with Site(state, clock, url=url).open() as before:
         attempt = await before.attempt(await before.exercise())
         await before.submit(attempt)
 
     async with running(config, Engines()) as serving:
         await until(lambda: len(serving.dispatcher.board) == 0)
 
-    async with Site(state, clock).open() as after:
+    async with Site(state, clock, url=url).open() as after:
         assert [grade for grade, _ in await after.results(attempt)] == [20]
 
 
 async def test_of_two_runs_that_an_earlier_process_left_the_newer_is_judged(
-    config: Config, state: Path, clock: FakeClock
+    config: Config, state: Path, url: str, clock: FakeClock
 ) -> None:
-    async with Site(state, clock).open() as before:
+    async with Site(state, clock, url=url).open() as before:
         attempt = await before.attempt(await before.exercise())
         older = await before.submit(attempt)
         await before.lease()
@@ -95,15 +96,15 @@ async def test_of_two_runs_that_an_earlier_process_left_the_newer_is_judged(
     async with running(config, Engines()) as serving:
         await until(lambda: len(serving.dispatcher.board) == 0)
 
-    async with Site(state, clock).open() as after:
+    async with Site(state, clock, url=url).open() as after:
         assert (await after.row(older)).state is State.SUPERSEDED
         assert (await after.row(newer)).state is State.DONE
 
 
 async def test_what_runs_at_the_end_is_put_back(
-    config: Config, state: Path, clock: FakeClock
+    config: Config, state: Path, url: str, clock: FakeClock
 ) -> None:
-    async with Site(state, clock).open() as before:
+    async with Site(state, clock, url=url).open() as before:
         run = await before.submit(await before.attempt(await before.exercise()))
     engines = Engines()
     engines.engine.hang()
@@ -112,7 +113,7 @@ async def test_what_runs_at_the_end_is_put_back(
         await until(lambda: engines.engine.running)
 
     assert engines.engine.cancelled == [run]
-    async with Site(state, clock).open() as after:
+    async with Site(state, clock, url=url).open() as after:
         assert after.board.place(run) == 1
         assert (await after.row(run)).tries == 0
 
@@ -129,7 +130,7 @@ async def test_a_site_keeps_its_name_and_every_start_has_its_own(config: Config)
 
 async def test_a_database_has_one_manager_at_a_time(config: Config) -> None:
     async with app.built(config, sandboxes=Engines()):
-        with pytest.raises(AlreadyManaged, match=f"process {os.getpid()} on "):
+        with pytest.raises(AlreadyManaged, match=f"{os.getpid()} on "):
             async with app.built(config, sandboxes=Engines()):
                 pass
 
@@ -138,9 +139,9 @@ async def test_a_database_has_one_manager_at_a_time(config: Config) -> None:
 
 
 async def test_a_database_without_our_tables_is_not_served_from(
-    config: Config, tmp_path: Path
+    config: Config, empty_url: str
 ) -> None:
-    empty = config.model_copy(update={"state_dir": tmp_path / "empty"})
+    empty = config.model_copy(update={"database": Database(url=empty_url)})
 
     for _ in range(2):  # and it is let go again
         with pytest.raises(StoreError, match="run `commserver migrate`"):

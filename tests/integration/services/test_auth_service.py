@@ -7,6 +7,8 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection
 
 from commserver.core.jobs import OwnerId
+from commserver.dao.postgresql import Postgresql
+from commserver.dao.sqlite import Sqlite
 from commserver.dao.tokens import TOUCH_PERIOD
 from commserver.errors import NotAuthenticated, StoreError
 from commserver.services.auth_service import Identity, fingerprint, owner_of
@@ -109,7 +111,9 @@ async def test_a_use_is_written_at_most_once_in_ten_minutes(
     def count(connection: Connection) -> None:
         written.append(clock.now())
 
-    event.listen(site.database._dialect.writer.sync_engine, "begin", count)
+    dialect = site.database._dialect
+    assert isinstance(dialect, Sqlite | Postgresql)
+    event.listen(dialect.writer.sync_engine, "begin", count)
     began = clock.now()
     for _ in range(26):  # 25 minutes
         await site.auth.identify(token)

@@ -1,15 +1,24 @@
 """Files by their hash: whole or not at all."""
 
 import asyncio
+import fcntl
 import hashlib
 import os
+import resource
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from commserver.core.jobs import ContentHash
 from commserver.errors import NotFound, StoreError
-from commserver.services.file_store import FileStore
+from commserver.services import file_store
+from commserver.services.file_store import SHARDS, FileStore
 
 
 @pytest.fixture
@@ -74,7 +83,19 @@ async def test_what_is_there_is_not_written_again(store: FileStore, folder: Path
 
     await store.put(b"the same")
 
-    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert path.stat().st_ino == before.st_ino
+
+
+async def test_what_is_there_is_young_again_when_it_is_put_again(
+    store: FileStore, folder: Path
+) -> None:
+    name = await store.put(b"the same")
+    [path] = files_in(folder)
+    make_old(path)
+
+    await store.put(b"the same")
+
+    assert not await store.remove(name, before=YESTERDAY)
 
 
 async def test_what_is_not_there_is_not_found(store: FileStore) -> None:
@@ -115,7 +136,7 @@ async def test_a_file_that_cannot_be_read_is_an_error_of_the_store(
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
-async def test_a_failure_while_writing_leaves_nothing_behind(
+async def test_an_injected_failure_while_writing_leaves_nothing_behind(
     store: FileStore, folder: Path, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*args: object) -> None:
@@ -155,4 +176,173 @@ async def test_it_is_on_the_disk_before_it_has_its_name(
 
     await store.put(b"outlives a power cut")
 
-    assert steps[:3] == ["flushed", "named", "flushed"], "the last ones are the folders"
+    assert steps == ["flushed", "named", *["flushed"] * 4], "the last ones are the folders"
+
+
+async def test_every_folder_is_on_the_disk_up_to_the_one_that_names_the_store(
+    store: FileStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[str] = []
+    fsync = os.fsync
+
+    def flush(file: int) -> None:
+        flushed.append(os.readlink(f"/proc/self/fd/{file}"))
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", flush)
+
+    name = await store.put(b"outlives a power cut")
+
+    inner = folder / name[:2] / name[2:4]
+    assert flushed[1:] == [str(path) for path in (inner, inner.parent, folder, folder.parent)]
+
+
+# -- a disk that does not take or give ------------------------------------------------------------
+
+
+@contextmanager
+def no_file_longer_than(size: int) -> Iterator[None]:
+    """Let the kernel refuse to write more than `size` bytes into any file of this process."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+async def test_what_the_kernel_does_not_take_whole_is_not_there_at_all(
+    store: FileStore, folder: Path
+) -> None:
+    with no_file_longer_than(4096), pytest.raises(StoreError) as caught:
+        await store.put(b"x" * 10_000)
+
+    assert str(caught.value) == "cannot store a file: [Errno 27] File too large"
+    assert files_in(folder) == []
+    name = await store.put(b"x" * 10_000)
+    assert await store.get(name) == b"x" * 10_000
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount a file system")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+async def test_a_full_disk_keeps_what_it_has_and_takes_more_when_there_is_room(tiny: Path) -> None:
+    store = FileStore(tiny / "files")
+    kept = await store.put(b"k" * 10_000)
+
+    with pytest.raises(StoreError, match="No space left on device"):
+        await store.put(b"x" * 100_000)
+
+    assert await store.get(kept) == b"k" * 10_000
+    assert [path.name for path in files_in(tiny)] == [kept]
+    fits = await store.put(b"x" * 20_000)
+    assert await store.get(fits) == b"x" * 20_000
+
+
+# -- what nobody needs any more -------------------------------------------------------------------
+
+YESTERDAY = datetime.now(UTC) - timedelta(days=1)
+
+
+def make_old(path: Path) -> None:
+    """Let a file have been put two days ago."""
+    at = (YESTERDAY - timedelta(days=1)).timestamp()
+    os.utime(path, (at, at))
+
+
+async def test_what_is_old_and_not_kept_is_collected_shard_by_shard(
+    store: FileStore, folder: Path
+) -> None:
+    names = [await store.put(str(number).encode()) for number in range(40)]
+    for path in files_in(folder):
+        make_old(path)
+    young = await store.put(b"young")
+    kept = set(names[::2])
+
+    removed = [await store.collect(shard, kept, before=YESTERDAY) for shard in SHARDS]
+
+    assert {path.name for path in files_in(folder)} == kept | {young}
+    assert removed == [
+        sum(name.startswith(shard) and name not in kept for name in names) for shard in SHARDS
+    ]
+
+
+async def test_a_store_without_a_folder_has_nothing_to_collect(store: FileStore) -> None:
+    assert await store.collect("0", (), before=YESTERDAY) == 0
+
+
+async def test_what_is_half_written_is_collected_when_it_is_old(
+    store: FileStore, folder: Path
+) -> None:
+    name = await store.put(b"whole")
+    [path] = files_in(folder)
+    left = path.with_name(".left-by-a-kill")
+    left.write_bytes(b"who")
+
+    assert await store.collect(name[0], {name}, before=YESTERDAY) == 0
+    make_old(left)
+    assert await store.collect(name[0], {name}, before=YESTERDAY) == 1
+
+    assert files_in(folder) == [path]
+
+
+async def test_one_file_is_removed_if_it_is_old_enough(store: FileStore, folder: Path) -> None:
+    name = await store.put(b"handed in")
+    [path] = files_in(folder)
+
+    assert not await store.remove(name, before=YESTERDAY)
+    make_old(path)
+    assert await store.remove(name, before=YESTERDAY)
+
+    assert not await store.has(name)
+    assert not await store.remove(name)
+
+
+async def test_what_is_put_while_it_is_about_to_be_removed_stays(
+    store: FileStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look before the lock says old; a put comes in between; the look under it says young."""
+    waits, sleep = threading.Event(), time.sleep
+
+    def polled(seconds: float) -> None:
+        waits.set()
+        sleep(seconds)
+
+    monkeypatch.setattr(time, "sleep", polled)
+    name = await store.put(b"the same")
+    [path] = files_in(folder)
+    make_old(path)
+    descriptor = os.open(folder, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)  # as a put does, perhaps of another process
+
+    removing = asyncio.create_task(store.remove(name, before=YESTERDAY))
+    assert await asyncio.to_thread(waits.wait, 5.0)
+    await store.put(b"the same")
+    os.close(descriptor)
+
+    assert not await removing
+    assert await store.get(name) == b"the same"
+
+
+async def test_a_lock_that_is_never_let_go_is_an_error_of_the_store(
+    store: FileStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.put(b"something")
+    monkeypatch.setattr(file_store, "LOCK_TIMEOUT", 0.05)
+    descriptor = os.open(folder, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(StoreError, match="does not let go of"):
+            await store.put(b"something else")
+    finally:
+        os.close(descriptor)
+    assert await store.put(b"something else")

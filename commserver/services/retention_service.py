@@ -1,0 +1,146 @@
+"""What is kept for a time only."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TypeVar
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from commserver.config import Database, Days, Files
+from commserver.core.clock import Clock
+from commserver.dao.dao_manager import DaoManager
+from commserver.dao.database_manager import DatabaseManager
+from commserver.errors import StoreError
+from commserver.services.file_store import SHARDS, FileStore
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+PERIOD = 6 * 3600.0  # seconds from the end of one cleaning to the next
+BATCH = 500  # rows a transaction: others write in between
+FILE_GRACE = timedelta(days=1)  # a content is stored before the row that names it
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """How much one cleaning has removed."""
+
+    runs: int
+    notices: int
+    logs: int
+    files: int
+
+
+class RetentionService:
+    """Forgets what the configuration does not let us keep any longer.
+
+    A run that has not ended is never touched, nor one whose final is owed and may still come.
+    """
+
+    name = "retention"
+
+    def __init__(
+        self,
+        database: DatabaseManager,
+        daos: DaoManager,
+        files: FileStore,
+        clock: Clock,
+        keep: Database,
+        keep_files: Files,
+    ) -> None:
+        self._database = database
+        self._dao = daos.housekeeping
+        self._files = files
+        self._clock = clock
+        self._keep = keep
+        self._keep_files = keep_files
+
+    async def run(self) -> None:
+        """Clean now and every six hours, until cancelled."""
+        while True:
+            try:
+                forgotten = await self.clean()
+            except StoreError as error:
+                log.warning("cleaning_failed", error=str(error))
+            else:
+                log.info("cleaned", **{n: getattr(forgotten, n) for n in Forgotten.__slots__})
+            await self._clock.wait(asyncio.Event(), self._clock.now() + PERIOD)
+
+    async def clean(self) -> Forgotten:
+        """Remove everything that is due now, a batch at a time.
+
+        Raises:
+            StoreError: not all could be removed; the rest is still due.
+        """
+        return Forgotten(
+            notices=await self._notices(),  # first: while a final is owed its run stays
+            runs=await self._runs(),
+            logs=await self._logs(),
+            files=await self._contents(),
+        )
+
+    def _before(self, days: Days) -> datetime | None:
+        """Return the moment before which nothing is kept, None for never."""
+        return self._clock.utc() - timedelta(days=days) if days else None
+
+    async def _notices(self) -> int:
+        before = self._before(self._keep.keep_notices)
+        if before is None:
+            return 0
+        dao = self._dao
+        return await self._batches(
+            lambda c: dao.due_notices(c, before=before, limit=BATCH),
+            lambda keys, c: dao.forget_notices(c, keys),
+        )
+
+    async def _runs(self) -> int:
+        ended = self._before(self._keep.keep_executions)
+        if ended is None:
+            return 0
+        dao = self._dao
+        return await self._batches(
+            lambda c: dao.due_runs(c, ended=ended, limit=BATCH),
+            lambda runs, c: dao.forget_runs(c, runs, ended=ended),
+        )
+
+    async def _logs(self) -> int:
+        ended = self._before(self._keep.keep_logs)
+        if ended is None:
+            return 0
+        dao = self._dao
+        return await self._batches(
+            lambda c: dao.due_logs(c, ended=ended, limit=BATCH),
+            lambda runs, c: dao.blank_logs(c, runs),
+        )
+
+    async def _batches(
+        self,
+        find: Callable[[AsyncConnection], Awaitable[Sequence[T]]],
+        forget: Callable[[Sequence[T], AsyncConnection], Awaitable[int]],
+    ) -> int:
+        """Forget what is found until no more is, or none of it is due any more; how much."""
+        total = 0
+        while due := await self._database.read(find):
+            gone = await self._database.write(partial(forget, due))
+            total += gone
+            if len(due) < BATCH or not gone:
+                break
+        return total
+
+    async def _contents(self) -> int:
+        """Remove the stored contents that no run needs, and what was never finished."""
+        removed = 0
+        for shard in SHARDS:
+            young = self._clock.utc() - FILE_GRACE
+            ended = self._before(self._keep_files.keep)
+            kept = await self._needed(shard, ended)
+            removed += await self._files.collect(shard, kept, before=young)
+        return removed
+
+    async def _needed(self, shard: str, ended: datetime | None) -> set[str]:
+        return await self._database.read(lambda c: self._dao.contents(c, shard, ended=ended))
