@@ -1,10 +1,10 @@
-"""`python -m benchmarks NAME [--json] [--full]`: the last line is one JSON object."""
+"""`python -m benchmarks NAME [--json] [--full] [--database KIND]`: a JSON object, the last line."""
 
 import argparse
 import asyncio
 import json
 
-from benchmarks import drain, latency
+from benchmarks import drain, latency, site
 
 BENCHMARKS = {"latency": latency.measure, "drain": drain.measure}
 SECONDS = 45.0  # that one benchmark may measure without --full
@@ -16,9 +16,12 @@ def main() -> None:
     parser.add_argument("name", choices=[*BENCHMARKS, "all"])
     parser.add_argument("--json", action="store_true", help="nothing but the JSON object")
     parser.add_argument("--full", action="store_true", help="as many as the goals are stated for")
+    parser.add_argument("--database", choices=site.DATABASES, default="sqlite")
     given = parser.parse_args()
     for name in BENCHMARKS if given.name == "all" else [given.name]:
-        result = asyncio.run(BENCHMARKS[name](full=given.full, seconds=SECONDS))
+        result = asyncio.run(
+            BENCHMARKS[name](full=given.full, seconds=SECONDS, database=given.database)
+        )
         if not given.json:
             print(
                 f"{name}: {result['ours']} {result['unit']}, floor {result['floor']}, "

@@ -14,13 +14,13 @@ QUEUED, QUEUED_FULL = 100, 200
 PATIENCE = 600.0  # seconds for all of them
 
 
-async def measure(*, full: bool, seconds: float) -> dict[str, object]:
+async def measure(*, full: bool, seconds: float, database: str = "sqlite") -> dict[str, object]:
     """Return ours beside the same program started bare, as many in parallel as there are slots.
 
     Half of the floor is measured before ours and half after it.
     """
     count = QUEUED_FULL if full else QUEUED
-    async with running(WARM_UP + count) as site:
+    async with running(WARM_UP + count, database) as site:
         program = python_process.write_program(site.folder)
         warm, queued = site.attempts[:WARM_UP], site.attempts[WARM_UP:]
         for attempt in warm:
@@ -52,7 +52,7 @@ async def measure(*, full: bool, seconds: float) -> dict[str, object]:
         "unit": "1/s",
         "slots": site.slots,
         "server_cpu_ms_each": round(cpu * 1000 / count, 2),
-        **facts(),
+        **facts(database),
     }
 
 

@@ -14,12 +14,12 @@ PAUSE = (0.1, 0.2)  # seconds between the end of one and the start of the next
 PATIENCE = 60.0  # seconds for one verdict
 
 
-async def measure(*, full: bool, seconds: float) -> dict[str, object]:
+async def measure(*, full: bool, seconds: float, database: str = "sqlite") -> dict[str, object]:
     """Return ours and the floor in turns: `PAIRS` of them if `full`, else what fits the time."""
     ours: list[float] = []
     floor: list[float] = []
     dice = random.Random(SEED)  # noqa: S311  # pauses, no secrets
-    async with running(WARM_UP + PAIRS) as site:
+    async with running(WARM_UP + PAIRS, database) as site:
         program = python_process.write_program(site.folder)
         ends = time.monotonic() + seconds
         cpu = 0.0
@@ -47,7 +47,7 @@ async def measure(*, full: bool, seconds: float) -> dict[str, object]:
         "ours_percentiles": mine,
         "floor_percentiles": least,
         "server_cpu_ms_each": round(cpu * 1000 / len(ours), 2),
-        **facts(),
+        **facts(database),
     }
 
 

@@ -2,18 +2,24 @@
 
 import os
 import platform
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.floors import python_process
+from commserver.cluster import Cluster
 from commserver.config import load
 from commserver.core.jobs import AttemptId
 from commserver.dao.codes import SourceFile
 from commserver.reference.backend import ReferenceBackend
 from commserver.trial import SERVER_TOKEN, Browser, Trial
+
+DATABASES = {
+    "sqlite": "sqlite, WAL, synchronous=FULL",
+    "postgresql": "postgresql, fsync=on, synchronous_commit=on",
+}
 
 EXERCISE = f"""
 format = 1
@@ -49,11 +55,11 @@ class Site:
 
 
 @asynccontextmanager
-async def running(attempts: int) -> AsyncIterator[Site]:
+async def running(attempts: int, database: str) -> AsyncIterator[Site]:
     """Yield a site with so many attempts to push."""
-    with TemporaryDirectory(prefix="commserver-bench-") as name:
+    with TemporaryDirectory(prefix="commserver-bench-") as name, _url(database) as url:
         folder = Path(name)
-        trial = Trial(folder / "site")
+        trial = Trial(folder / "site", database=url)
         await trial.prepare()
         exercise_folder = folder / "exercise"
         exercise_folder.mkdir()
@@ -74,12 +80,23 @@ async def running(attempts: int) -> AsyncIterator[Site]:
         await backend.stop()
 
 
-def facts() -> dict[str, object]:
+@contextmanager
+def _url(database: str) -> Iterator[str | None]:
+    """Yield where the site's database is; None for a file in its folder."""
+    if database == "sqlite":
+        yield None
+    else:
+        with Cluster() as cluster:
+            cluster.create("site")
+            yield cluster.url("site")
+
+
+def facts(database: str) -> dict[str, object]:
     """Return where and with what it was measured."""
     return {
         "cores": os.cpu_count(),
         "kernel": platform.release(),
         "python": platform.python_version(),
         "isolation": "fresh",
-        "database": "sqlite, WAL, synchronous=FULL",
+        "database": DATABASES[database],
     }

@@ -41,6 +41,7 @@ class Trial:
 
     host: the engine's URL; None for the engines that this checkout is configured with, wherever the
         folder is.
+    database: its URL; None for a SQLite file in the folder.
     settings: further `COMMSERVER_…` variables for the server.
     """
 
@@ -49,6 +50,7 @@ class Trial:
         state: Path,
         *,
         host: str | None = None,
+        database: str | None = None,
         websocket_port: int = 0,
         backend_port: int = 0,
         settings: Mapping[str, str] | None = None,
@@ -58,12 +60,12 @@ class Trial:
         self.backend_port = backend_port or free_port()
         self.log = state / "serve.log"
         self.process: asyncio.subprocess.Process | None = None
-        self._url = f"sqlite+aiosqlite:///{state / 'commserver.db'}"
+        self.database_url = database or f"sqlite+aiosqlite:///{state / 'commserver.db'}"
         hosts = [host] if host else app.engines(load())
         self._environ = {
             **{k: v for k, v in os.environ.items() if not k.startswith("COMMSERVER_")},
             "COMMSERVER_STATE_DIR": str(state),
-            "COMMSERVER_DATABASE__URL": self._url,
+            "COMMSERVER_DATABASE__URL": self.database_url,
             "COMMSERVER_BROWSER__PORT": str(self.websocket_port),
             "COMMSERVER_BACKEND__PORT": str(self.backend_port),
             "COMMSERVER_BACKEND__TOKEN": SERVER_TOKEN,
@@ -80,7 +82,7 @@ class Trial:
     @property
     def config(self) -> Config:
         """What opens the site's database."""
-        return Config(state_dir=self.state, database=Database(url=self._url))
+        return Config(state_dir=self.state, database=Database(url=self.database_url))
 
     async def prepare(self) -> None:
         """Make the folder, and in it a database with the platform's tables and ours."""
@@ -103,15 +105,15 @@ class Trial:
         finally:
             await self.stop()
 
-    async def start(self) -> None:
-        """Start the server and wait until it listens.
+    async def start(self, module: str = "commserver.cli", argument: str = "serve") -> None:
+        """Start the server, or a module of a test around it, and wait until it listens.
 
         Raises:
             TrialFailed: it does not.
         """
         with self.log.open("ab") as stderr:
             self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "commserver.cli", "serve"),
+                *(sys.executable, "-m", module, argument),
                 stdin=asyncio.subprocess.DEVNULL,
                 stderr=stderr,
                 env=self._environ,
@@ -153,6 +155,13 @@ class Trial:
             process.kill()
             return await process.wait()
 
+    async def died(self) -> int:
+        """Wait until the server has ended by itself; returns its exit status."""
+        process, self.process = self.process, None
+        assert process is not None
+        async with asyncio.timeout(STOP):
+            return await process.wait()
+
 
 class Browser:
     """One tab: says AUTH, then keeps every packet that comes, with the moment of its arrival."""
@@ -171,6 +180,11 @@ class Browser:
         await self._socket.send(json.dumps({"cmd": "AUTH", "TOKEN": token}))
         self._reading = asyncio.create_task(self._read(self._socket))
         return self
+
+    async def send(self, packet: Packet) -> None:
+        """Say something."""
+        assert self._socket is not None
+        await self._socket.send(json.dumps(packet))
 
     async def close(self) -> None:
         """Leave."""

@@ -19,9 +19,8 @@ from commserver.core.execution import (
     Judged,
     Status,
     Verdict,
-    ending,
 )
-from commserver.core.finals import Final, Notice, Recipient, recipients
+from commserver.core.finals import Final, Notice, Recipient, ending, recipients
 from commserver.core.jobs import (
     AttemptId,
     ContentHash,

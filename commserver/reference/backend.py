@@ -72,6 +72,12 @@ class ReferenceBackend:
         self._waiting.append(id)
         self._flush()
 
+    def cut(self, id: str) -> None:
+        """Hang up in the middle of an EXERCISE, which is then forgotten: a fault for tests."""
+        for writer in list(self._links):
+            writer.write(json.dumps({"cmd": "EXERCISE", "id": id}).encode()[:-4])
+            writer.close()
+
     def _flush(self) -> None:
         while self._waiting and self._links:
             packet = {"cmd": "EXERCISE", "id": self._waiting.popleft()}

@@ -1,16 +1,19 @@
 """A whole site for each test: server process, reference backend, database, real engine."""
 
 import asyncio
-import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, closing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import docker
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from commserver import app
+from commserver.cluster import Cluster
 from commserver.core.jobs import AttemptId
 from commserver.dao.codes import SourceFile
 from commserver.reference.backend import ReferenceBackend
@@ -41,6 +44,7 @@ class Site:
     backend: ReferenceBackend
     exercise: int
     docker_url: str
+    id: str = ""
     browsers: dict[str, list[Browser]] = field(default_factory=dict)
     tokens: dict[str, str] = field(default_factory=dict)
 
@@ -64,6 +68,15 @@ class Site:
                 for source in sources
             ]
 
+    async def sql(self, statement: str) -> list[tuple[object, ...]]:
+        """Return the rows that a statement gives, as a stranger would see them."""
+
+        async def work(connection: AsyncConnection) -> list[tuple[object, ...]]:
+            return [tuple(row) for row in await connection.execute(text(statement))]
+
+        async with app.opened(self.trial.config) as database:
+            return await database.read(work)
+
     def push(self, attempts: Sequence[AttemptId]) -> None:
         """Have the backend push an EXERCISE for each."""
         for attempt in attempts:
@@ -76,11 +89,10 @@ class Site:
 
     def containers(self, *, running: bool = False) -> set[str]:
         """Return the names of this site's containers on the engine, or of those that run."""
-        with closing(sqlite3.connect(self.trial.state / "commserver.db")) as database:
-            [[site]] = database.execute("SELECT id FROM site").fetchall()
         client = docker.APIClient(base_url=self.docker_url)
         try:
-            found = client.containers(all=not running, filters={"label": f"commserver.site={site}"})
+            label = f"commserver.site={self.id}"
+            found = client.containers(all=not running, filters={"label": label})
         finally:
             client.close()
         return {name for one in found for name in one["Names"]}
@@ -92,12 +104,12 @@ class Site:
                 await asyncio.sleep(0.02)  # an engine has no event for us to wait for
         return names
 
-    def tries(self, attempt: AttemptId) -> int:
+    async def tries(self, attempt: AttemptId) -> int:
         """Return how many tries of the attempt's run failed and counted."""
-        with closing(sqlite3.connect(self.trial.state / "commserver.db")) as database:
-            query = "SELECT tries FROM executions WHERE user_exercise_id = ?"
-            [[tries]] = database.execute(query, [attempt]).fetchall()
-        return int(tries)
+        query = f"SELECT tries FROM executions WHERE user_exercise_id = {attempt}"  # noqa: S608
+        [(tries,)] = await self.sql(query)
+        assert isinstance(tries, int)
+        return tries
 
     async def leave(self) -> None:
         """Close every tab."""
@@ -111,28 +123,48 @@ def _any_packet(browser: Browser) -> bool:
     return bool(browser.packets)
 
 
-async def exercise_of(trial: Trial, tmp_path: Path) -> int:
+async def exercise_of(trial: Trial, folder: Path) -> int:
     """Import the exercise that all these tests hand in to; returns its id."""
-    folder = tmp_path / "double"
-    folder.mkdir()
-    (folder / "exercise.toml").write_text(DOUBLE)
+    _write_exercise(folder)
     async with trial.admin() as admin:
         return await admin.import_exercise(folder, "teacher")
+
+
+def _write_exercise(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "exercise.toml").write_text(DOUBLE)
 
 
 MakeSite = Callable[..., Awaitable[Site]]
 
 
 @pytest.fixture
-async def make_site(tmp_path: Path, docker_url: str) -> AsyncIterator[MakeSite]:
+def database(request: pytest.FixtureRequest) -> Iterator[str | None]:
+    """The database of the site: a SQLite file of its own, or what `on_both_databases` says."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        yield None
+    else:
+        cluster: Cluster = request.getfixturevalue("cluster")
+        cluster.create("site")
+        yield cluster.url("site")
+        cluster.drop("site")
+
+
+on_both_databases = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
+
+
+@pytest.fixture
+async def make_site(
+    tmp_path: Path, docker_url: str, database: str | None
+) -> AsyncIterator[MakeSite]:
     """Returns a function that makes a site with given server settings and starts its server."""
     async with AsyncExitStack() as stack:
 
-        async def make(**settings: str) -> Site:
+        async def make(name: str = "site", **settings: str) -> Site:
             environ = {f"COMMSERVER_{key.upper()}": value for key, value in settings.items()}
-            trial = Trial(tmp_path / "site", host=docker_url, settings=environ)
+            trial = Trial(tmp_path / name, host=docker_url, database=database, settings=environ)
             await trial.prepare()
-            exercise = await exercise_of(trial, tmp_path)
+            exercise = await exercise_of(trial, tmp_path / f"{name}-double")
             backend = ReferenceBackend(SERVER_TOKEN)
             await backend.start("127.0.0.1", trial.backend_port, None)
             stack.push_async_callback(backend.stop)
@@ -140,6 +172,8 @@ async def make_site(tmp_path: Path, docker_url: str) -> AsyncIterator[MakeSite]:
             stack.push_async_callback(trial.stop)
             stack.push_async_callback(site.leave)
             await trial.start()
+            [(site_id,)] = await site.sql("SELECT id FROM site")
+            site.id = str(site_id)
             return site
 
         yield make

@@ -103,7 +103,7 @@ async def test_a_run_whose_engine_vanishes_under_it_is_tried_again_and_leaves_no
 
     [final] = await site.finals(browser, attempts)
     assert final["status"] == "accepted"
-    assert site.tries(attempts[0]) == 1, "the engine died under it"
+    assert await site.tries(attempts[0]) == 1, "the engine died under it"
     async with asyncio.timeout(30):
         while site.containers() & first:
             await asyncio.sleep(0.05)

@@ -49,7 +49,7 @@ async def site(tmp_path: Path, docker_url: str) -> AsyncIterator[Site]:
     await trial.prepare()
     backend = ReferenceBackend(SERVER_TOKEN)
     await backend.start("127.0.0.1", trial.backend_port, None)
-    site = Site(trial, backend, await exercise_of(trial, tmp_path), docker_url)
+    site = Site(trial, backend, await exercise_of(trial, tmp_path / "double"), docker_url)
     yield site
     await site.leave()
     await backend.stop()
