@@ -154,6 +154,10 @@ class FakeLedger:
         """Let the next commits end with an error; nothing is written."""
         self._errors += [error or StoreError("told to fail")] * times
 
+    def recover(self) -> None:
+        """Let no commit fail any more."""
+        self._errors.clear()
+
     def hang(self) -> None:
         """Hold every later commit back until `resume` or until it is told by itself."""
         self._hanging = True

@@ -75,7 +75,7 @@ class Sqlite:
         except OSError as error:
             raise StoreError(f"cannot open the database {self.path}: {error.strerror}") from error
         if not os.access(self.path, os.R_OK | os.W_OK):
-            raise StoreError(f"cannot open the database {self.path}: it is not for us to write")
+            raise StoreError(f"cannot open the database {self.path}: we may not read and write it")
 
     def stop(self) -> None:
         """Nothing of ours waits for others to come back."""
@@ -114,9 +114,6 @@ class Sqlite:
             raise StoreRefused("a value that the database cannot hold") from error
 
     def _connected(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
-        cursor = connection.cursor()
-        cursor.execute("SELECT 1 FROM sqlite_schema")  # only now they are all in use
-        cursor.close()
         path = self.path.resolve()
         for beside in (path.with_name(path.name + ending) for ending in _BESIDE):
             self._files[beside] = _file(beside)
@@ -201,6 +198,7 @@ def _set_up(connection: DBAPIConnection, pragmas: tuple[str, ...]) -> None:
         cursor.execute(f"PRAGMA {pragma}")
     cursor.execute("PRAGMA journal_mode")
     mode = cursor.fetchone()
+    cursor.execute("SELECT 1 FROM sqlite_schema")  # from now on it has all of its files
     cursor.close()
     if mode is None or mode[0] != "wal":
         raise DatabaseError("its file system cannot keep a write-ahead log")

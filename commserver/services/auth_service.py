@@ -3,11 +3,15 @@
 import hashlib
 from dataclasses import dataclass
 
+import structlog
+
 from commserver.core.clock import Clock
 from commserver.core.jobs import OwnerId
 from commserver.dao.dao_manager import DaoManager
 from commserver.dao.database_manager import DatabaseManager
-from commserver.errors import NotAuthenticated
+from commserver.errors import NotAuthenticated, StoreError
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,5 +60,8 @@ class AuthService:
         if found is None or not found.valid(now):
             raise NotAuthenticated("this token is not valid")
         if found.touch_due(now):
-            await self._database.write(lambda c: self._daos.tokens.touch(c, hashed, now))
+            try:
+                await self._database.write(lambda c: self._daos.tokens.touch(c, hashed, now))
+            except StoreError as error:  # whose token it is we know, and the next use comes
+                log.warning("token_not_prolonged", error=str(error))
         return Identity(found.account_id)

@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from typing import Protocol
 
 import structlog
@@ -38,6 +39,7 @@ from commserver.services.run_service import RunService
 log = structlog.get_logger(__name__)
 
 RECORD_PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0, 5.0)  # seconds between tries to record an outcome
+RECORD_LEASE = 120.0  # seconds that a lease lasts at least beyond the next of them
 RECORD_GRACE = 2.0  # seconds for them once all else has ended
 
 Progress = Callable[[int, int], None]  # processes ended, of how many
@@ -311,28 +313,23 @@ class DockerManager:
             raise asyncio.CancelledError
 
     async def _record(self, lease: Lease, outcome: Outcome) -> None:
-        """Have the outcome stored, with patience while the database is away.
+        """Have the outcome stored, however long the database is away: it was worked for.
 
-        What cannot be stored at all counts as a broken try, and failing that, goes back; without
-        much ado when we are to end.
+        Only when we are to end, the run goes back instead.
         """
-        for pause in (*RECORD_PAUSES, None):
+        for pause in chain(RECORD_PAUSES, repeat(RECORD_PAUSES[-1])):
             try:
                 await self._runs.finished(lease, outcome)
             except StoreError as error:
                 log.warning("outcome_not_stored", reason=str(error))
-                if pause is not None:
-                    await self._clock.wait(asyncio.Event(), self._clock.now() + pause)
-                if self._clock.now() >= self._record_until:
-                    return await self._give_back(lease)
             else:
                 return
-        log.error("outcome_lost")
-        try:
-            lost = Failure(Cause.INTERNAL, "the outcome could not be stored")
-            await self._runs.finished(lease, Broken(lost))
-        except StoreError:
-            await self._give_back(lease)
+            again = self._clock.now() + pause
+            if lease.until is not None:
+                await self._runs.extend(lease.id, again + RECORD_LEASE)
+            await self._clock.wait(asyncio.Event(), again)
+            if self._clock.now() >= self._record_until:
+                return await self._give_back(lease)
 
     async def _give_back(self, lease: Lease) -> None:
         """Put a run back; where even that has to be stored and cannot be, its lease runs out."""

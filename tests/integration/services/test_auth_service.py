@@ -138,3 +138,15 @@ async def test_a_database_that_does_not_answer_is_no_wrong_token(site: Site, tok
 
     with pytest.raises(StoreError):
         await site.auth.identify(token)
+
+
+async def test_a_token_is_valid_also_when_its_use_cannot_be_written(
+    site: Site, clock: FakeClock, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*arguments: object) -> None:
+        raise StoreError("no space left")
+
+    monkeypatch.setattr(site.daos.tokens, "touch", full)
+    clock.advance(PERIOD)
+
+    assert await site.auth.identify(token)

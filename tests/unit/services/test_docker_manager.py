@@ -22,7 +22,7 @@ from commserver.core.execution import (
 from commserver.core.jobs import Requirement, RunId
 from commserver.core.states import State
 from commserver.errors import ImageMissing, SandboxError, SandboxLost, SandboxUnavailable
-from commserver.services.docker_manager import RECORD_PAUSES
+from commserver.services.docker_manager import RECORD_LEASE, RECORD_PAUSES
 from tests.fake_sandbox import FakeSandbox, says
 from tests.fakes import JAVA, make_job, settle
 from tests.unit.graders.toml import exercise
@@ -441,36 +441,21 @@ async def test_an_outcome_is_told_again_while_the_database_is_away(
     assert (len(engine.begun), shop.tries("a")) == (1, 0)
 
 
-async def fail_to_record(shop: Shop, failures: int) -> None:
-    """Let the next commits fail and wait all pauses out."""
-    shop.ledger.fail(failures)
-    for pause in RECORD_PAUSES:
+async def test_an_outcome_outlasts_a_database_that_is_away_for_longer_than_its_lease(
+    shop: Shop, engine: FakeSandbox
+) -> None:
+    await shop.submit("a", lease=1.0)
+    shop.ledger.fail(1000)
+    longest = RECORD_PAUSES[-1]
+    for pause in (*RECORD_PAUSES, *[longest] * int(2 * RECORD_LEASE / longest)):
         await shop.rest(pause)
+    assert "a" not in shop.ended
 
-
-async def test_an_outcome_that_cannot_be_stored_counts_as_a_broken_try(
-    shop: Shop, engine: FakeSandbox
-) -> None:
-    await shop.submit("a")
-
-    await fail_to_record(shop, len(RECORD_PAUSES) + 1)
-    await shop.counted("a", 1)
-    await shop.pass_time(1.0)
+    shop.ledger.recover()
+    await shop.rest(longest)
 
     assert isinstance((await shop.end_of("a")).outcome, Completed)
-    assert len(engine.begun) == 2
-
-
-async def test_where_nothing_at_all_can_be_stored_the_run_goes_back(
-    shop: Shop, engine: FakeSandbox
-) -> None:
-    await shop.submit("a")
-
-    await fail_to_record(shop, len(RECORD_PAUSES) + 2)
-
-    assert isinstance((await shop.end_of("a")).outcome, Completed)
-    assert (len(engine.begun), shop.tries("a")) == (2, 0)
-    assert shop.back == ["a"]
+    assert (len(engine.begun), shop.tries("a")) == (1, 0)
 
 
 # -- the end of the day ---------------------------------------------------------------------------
