@@ -1,4 +1,4 @@
-"""The application: the only place that builds concrete classes and ties them together."""
+"""The application: builds the server, ties it together, and ends it in order."""
 
 import asyncio
 import os
@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy.engine import Connection
 
 from commserver.config import Config
 from commserver.core.board import Board
@@ -18,23 +17,18 @@ from commserver.core.clock import Clock, SystemClock
 from commserver.core.dispatcher import Dispatcher
 from commserver.dao import migrations
 from commserver.dao.dao_manager import DaoManager
-from commserver.dao.database_manager import DatabaseManager
 from commserver.dao.dialect import Claim
-from commserver.dao.grants import ON_SQLITE, needed, statements
-from commserver.dao.plan import described
 from commserver.engine import discovery
 from commserver.engine.sandbox import FreshSandbox
 from commserver.engine.wrapper import DockerWrapper
-from commserver.errors import ConfigError, StoreError
+from commserver.errors import ConfigError
 from commserver.gateways.backend.client import Client
 from commserver.gateways.browser.server import Server
 from commserver.gateways.gateway import Gateway
 from commserver.graders.languages import LANGUAGES
-from commserver.services.admin_service import AdminService
-from commserver.services.archive_service import ArchiveService
+from commserver.operations import opened
 from commserver.services.auth_service import AuthService
 from commserver.services.docker_manager import DockerManager, Sandbox
-from commserver.services.erase_service import EraseService
 from commserver.services.exec_service import ExecService
 from commserver.services.file_store import FileStore
 from commserver.services.finals_service import FinalsService
@@ -51,69 +45,6 @@ LINKS_GRACE = 5.0  # seconds for the doors to close after they were told to stop
 MakeSandboxes = Callable[[str, str], Sequence[Sandbox]]  # given the ids of site and boot
 
 
-@asynccontextmanager
-async def opened(config: Config, *, wait: bool = False) -> AsyncIterator[DatabaseManager]:
-    """Yield the configured database, connected.
-
-    wait: for as long as it is away.
-
-    Raises:
-        ConfigError, StoreError: it cannot be used.
-    """
-    timeout = config.database.timeout
-    database = DatabaseManager(
-        config.database_url,
-        acquire_timeout=timeout,
-        transaction_timeout=timeout,
-        pool=config.database.pool,
-    )
-    await database.open(wait=wait)
-    try:
-        yield database
-    finally:
-        await database.close()
-
-
-@asynccontextmanager
-async def admin(config: Config) -> AsyncIterator[AdminService]:
-    """Yield what admins do directly in the database, which must be ready.
-
-    Raises:
-        StoreError: the database is not there, or not migrated.
-    """
-    async with opened(config) as database:
-        await migrations.check(database)
-        yield AdminService(database, DaoManager(), SystemClock())
-
-
-@asynccontextmanager
-async def archives(config: Config, *, ready: bool = True) -> AsyncIterator[ArchiveService]:
-    """Yield what makes archives of the configured site, or puts one into it.
-
-    ready: the database must be migrated.
-
-    Raises:
-        StoreError: the database is not there, or not ready.
-    """
-    async with opened(config) as database:
-        if ready:
-            await migrations.check(database)
-        yield ArchiveService(database, FileStore(config.state_dir / "files"), SystemClock())
-
-
-@asynccontextmanager
-async def eraser(config: Config) -> AsyncIterator[EraseService]:
-    """Yield what forgets an account, beside a running server if there is one.
-
-    Raises:
-        StoreError: the database is not there, or not migrated.
-    """
-    async with opened(config) as database:
-        await migrations.check(database)
-        files = FileStore(config.state_dir / "files")
-        yield EraseService(database, DaoManager(), files, SystemClock())
-
-
 def check(config: Config) -> None:
     """Return if the parts of the configuration fit what we have.
 
@@ -124,47 +55,6 @@ def check(config: Config) -> None:
     if unknown:
         known = ", ".join(LANGUAGES)
         raise ConfigError([f"docker.languages.{name}: none of {known}" for name in unknown])
-
-
-async def database_problems(config: Config) -> list[str] | None:
-    """Return what keeps a server from working on the configured database, a sentence each.
-
-    None when there is no database yet: `commserver migrate` makes it.
-    """
-    try:
-        return await migrations.glance(config.database_url, migrations.problems)
-    except StoreError as error:
-        return [str(error)]
-
-
-async def plan(config: Config, *, with_platform: bool) -> list[str]:
-    """Return, in lines for people, what a migration would do with the configured database.
-
-    Raises:
-        ConfigError, StoreError: the database cannot be read, or would not be migrated.
-    """
-
-    def look(connection: Connection | None) -> list[str]:
-        dialect = connection.dialect.name if connection else "sqlite"  # the one that is made
-        return described(migrations.plan(connection, dialect, with_platform=with_platform), dialect)
-
-    lines = await migrations.glance(config.database_url, look)
-    return look(None) if lines is None else lines
-
-
-async def grants(config: Config, role: str) -> list[str]:
-    """Return, in lines of SQL, the rights that a role needs on the configured database.
-
-    Raises:
-        ConfigError, StoreError: the database cannot be read.
-    """
-
-    def look(connection: Connection) -> list[str]:
-        if connection.dialect.name == "sqlite":
-            return [ON_SQLITE]
-        return list(statements(needed(connection), role))
-
-    return await migrations.glance(config.database_url, look) or [ON_SQLITE]
 
 
 def engines(config: Config) -> list[str]:
@@ -199,6 +89,7 @@ class App:
     config: Config
     dispatcher: Dispatcher
     watch: WatchService
+    finals: FinalsService
     docker: DockerManager
     server: Server
     asking: list[Gateway]  # the gateways through which work comes in
@@ -219,6 +110,7 @@ class App:
             own = [
                 tasks.create_task(self.dispatcher.run()),
                 tasks.create_task(self.watch.run()),
+                tasks.create_task(self.finals.run()),
                 tasks.create_task(self.claim.keep()),
             ]
             browsers = tasks.create_task(self.server.run(), name=self.server.name)
@@ -281,7 +173,7 @@ async def built(
         await database.write(lambda c: daos.baseline.ensure(c, at=clock.utc()))
         boot = str(uuid.uuid4())
 
-        files = FileStore(config.state_dir / "files")
+        files = FileStore(config.files_dir)
         bus = EventBus()
         ledger = DatabaseLedger(database, daos, clock)
         dispatcher = Dispatcher(Board(), ledger, bus, clock)
@@ -295,13 +187,16 @@ async def built(
         watch = WatchService(dispatcher, bus, clock, period=config.browser.place_period)
         make = sandboxes or docker_sandboxes(config, stack)
         docker = DockerManager(config.docker, make(site, boot), runs, bus, clock)
-        server = Server(config.browser, auth, watch, FinalsService(database, daos, clock))
+        finals = FinalsService(database, daos, clock)
+        server = Server(config.browser, auth, watch, finals)
         asking: list[Gateway] = []
         if config.backend.enabled:
             asking.append(Client(config.backend, execs))
         sweep = SweepService(database, daos, execs, config.queue, clock)
         retention = RetentionService(database, daos, files, clock, config.database, config.files)
-        yield App(config, dispatcher, watch, docker, server, asking, sweep, retention, claim)
+        yield App(
+            config, dispatcher, watch, finals, docker, server, asking, sweep, retention, claim
+        )
 
 
 async def serve(config: Config) -> None:

@@ -21,7 +21,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 from rich.text import Text
 
-from commserver import app, config, demo, logs
+from commserver import app, config, demo, logs, operations
 from commserver.core.jobs import AttemptId
 from commserver.dao import migrations
 from commserver.dao.codes import SourceFile
@@ -139,16 +139,16 @@ def migrate(
     if grants == "":
         raise ConfigError(["--grants: which role?"])
     if plan:
-        for line in asyncio.run(app.plan(loaded, with_platform=with_platform)):
+        for line in asyncio.run(operations.plan(loaded, with_platform=with_platform)):
             typer.echo(line)
         return
     if grants is not None:
-        for line in asyncio.run(app.grants(loaded, grants)):
+        for line in asyncio.run(operations.grants(loaded, grants)):
             typer.echo(line)
         return
 
     async def work() -> None:
-        async with app.opened(loaded) as database:
+        async with operations.opened(loaded) as database:
             await migrations.upgrade(database, with_platform=with_platform)
 
     asyncio.run(work())
@@ -164,7 +164,7 @@ def check_config(file: ConfigFile = None, state_dir: StateDir = None) -> None:
     loaded = _loaded(file, state_dir)
     app.check(loaded)
     out.print_json(data=config.shown(loaded))
-    problems = asyncio.run(app.database_problems(loaded))
+    problems = asyncio.run(operations.problems(loaded))
     if problems is None:
         err.print("the database is not migrated yet: run `commserver migrate`", soft_wrap=True)
     elif problems:
@@ -204,7 +204,7 @@ def _admin(file: Path | None, state_dir: Path | None, work: Work) -> None:
     loaded = _loaded(file, state_dir)
 
     async def run() -> None:
-        async with app.admin(loaded) as service:
+        async with operations.admin(loaded) as service:
             await work(service)
 
     asyncio.run(run())
@@ -312,7 +312,7 @@ def backup(
     loaded = _loaded(file, state_dir)
 
     async def work() -> Summary:
-        async with app.archives(loaded) as service:
+        async with operations.archives(loaded) as service:
             return await service.backup(path, force=force)
 
     _say_archived("in", path, asyncio.run(work()))
@@ -325,7 +325,7 @@ def restore(path: Archive, file: ConfigFile = None, state_dir: StateDir = None) 
 
     async def work() -> Summary:
         with archive_service.opened(path) as archive:
-            async with app.archives(loaded, ready=False) as service:
+            async with operations.archives(loaded, new=True) as service:
                 return await service.restore(archive)
 
     _say_archived("restored from", path, asyncio.run(work()))
@@ -358,7 +358,7 @@ def erase(
         typer.confirm(f"Erase what commserver holds about account {account}, for good?", abort=True)
 
     async def work() -> Erased:
-        async with app.eraser(loaded) as service:
+        async with operations.eraser(loaded) as service:
             return await service.erase(account)
 
     gone = asyncio.run(work())

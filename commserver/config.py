@@ -10,7 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -25,6 +33,12 @@ from commserver.errors import ConfigError
 PREFIX = "COMMSERVER_"
 NOT_KEYS = {"CONFIG", "TOKEN", "PULL"}  # variables of ours that are no configuration keys
 
+UNREADABLE_URL = (
+    "not a URL such as postgresql://user:password@host/database; in a password, "
+    "/ @ : # ? and % are written as %2F %40 %3A %23 %3F and %25"
+)
+PLAIN = {"host", "port", "ssl", "sslmode"}  # parameters of a database's URL that are no secrets
+
 Seconds = float
 Bytes = int
 Days = int
@@ -33,7 +47,7 @@ Days = int
 class Section(BaseModel):
     """What all sections have in common."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class Database(Section):
@@ -48,6 +62,23 @@ class Database(Section):
     keep_executions: Days = Field(default=365, ge=0, le=36_500)
     keep_notices: Days = Field(default=30, ge=0, le=36_500)
     keep_logs: Days = Field(default=90, ge=0, le=36_500)
+
+    @field_validator("url")
+    @classmethod
+    def _readable(cls, url: str) -> str:
+        """Refuse what cannot be read, in words that show nothing of it: it may hold a password."""
+        try:
+            parsed = make_url(url) if url else None
+        except (ArgumentError, ValueError):
+            raise ValueError(UNREADABLE_URL) from None
+        ports = [parsed.port, parsed.query.get("port")] if parsed else []
+        if any(port is not None and not _is_port(str(port)) for port in ports):
+            raise ValueError("its port is no number from 1 to 65535")
+        return url
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 6 and 0 < int(text) < 65536
 
 
 class Backend(Section):
@@ -165,6 +196,11 @@ class Config(BaseSettings):
     log: Log = Log()
 
     @property
+    def files_dir(self) -> Path:
+        """Where what was handed in is kept."""
+        return self.state_dir / "files"
+
+    @property
     def database_url(self) -> str:
         """Where the database is, with the default filled in."""
         path = str(self.state_dir / "commserver.db")
@@ -235,9 +271,7 @@ def _unknown(name: str) -> bool:
 def shown(config: Config) -> dict[str, Any]:
     """Return the effective values for people: secrets masked, passwords out of URLs."""
     values = config.model_dump(mode="json")
-    try:
-        url = make_url(config.database_url).render_as_string(hide_password=True)
-    except ArgumentError:
-        url = "***"  # whatever it is, there may be a password in it
-    values["database"]["url"] = url
+    url = make_url(config.database_url)
+    told = {key: value if key in PLAIN else "***" for key, value in url.query.items()}
+    values["database"]["url"] = url.set(query=told).render_as_string(hide_password=True)
     return values

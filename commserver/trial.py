@@ -18,7 +18,7 @@ from typing import Self
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from commserver import app
+from commserver import app, operations
 from commserver.config import Config, Database, load
 from commserver.dao import migrations
 from commserver.errors import CommServerError
@@ -87,13 +87,13 @@ class Trial:
     async def prepare(self) -> None:
         """Make the folder, and in it a database with the platform's tables and ours."""
         self.state.mkdir(parents=True, exist_ok=True)
-        async with app.opened(self.config) as database:
+        async with operations.opened(self.config) as database:
             await migrations.upgrade(database, with_platform=True)
 
     @asynccontextmanager
     async def admin(self) -> AsyncIterator[AdminService]:
         """Yield what plays the platform."""
-        async with app.admin(self.config) as service:
+        async with operations.admin(self.config) as service:
             yield service
 
     @asynccontextmanager

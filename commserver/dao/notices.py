@@ -1,8 +1,9 @@
 """`notices` and `series`: the finals that were given to somebody, and which of them are owed."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import select, text, update
+from sqlalchemy import bindparam, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commserver.core.finals import Final, Notice, Recipient
@@ -70,12 +71,16 @@ class NoticeDAO(DAO):
         ]
 
     async def delivered(
-        self, connection: AsyncConnection, recipient: Recipient, seq: int, at: datetime
-    ) -> int:
-        """Owe nothing up to `seq` any more; returns how many were owed until now."""
-        result = await connection.execute(
+        self, connection: AsyncConnection, receipts: Sequence[tuple[Recipient, int]], at: datetime
+    ) -> None:
+        """Owe nothing any more to each recipient up to the number that it says it has."""
+        await connection.execute(
             update(notices)
-            .where(_n.recipient == recipient, _n.seq <= seq, _n.delivered_at.is_(None))
-            .values(delivered_at=at)
+            .where(
+                _n.recipient == bindparam("to"),
+                _n.seq <= bindparam("up_to"),
+                _n.delivered_at.is_(None),
+            )
+            .values(delivered_at=at),
+            [{"to": recipient, "up_to": seq} for recipient, seq in receipts],
         )
-        return result.rowcount

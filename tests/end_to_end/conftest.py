@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from commserver import app
+from commserver import operations
 from commserver.cluster import Cluster
 from commserver.core.jobs import AttemptId
 from commserver.dao.codes import SourceFile
@@ -74,7 +74,7 @@ class Site:
         async def work(connection: AsyncConnection) -> list[tuple[object, ...]]:
             return [tuple(row) for row in await connection.execute(text(statement))]
 
-        async with app.opened(self.trial.config) as database:
+        async with operations.opened(self.trial.config) as database:
             return await database.read(work)
 
     def push(self, attempts: Sequence[AttemptId]) -> None:

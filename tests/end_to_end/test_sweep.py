@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import text
 
-from commserver import app
+from commserver import operations
 from commserver.core.jobs import AttemptId
 from commserver.dao.codes import SourceFile
 from commserver.dao.dao_manager import DaoManager
@@ -46,13 +46,13 @@ async def grades(site: Site, attempt: AttemptId) -> int:
 async def edit(site: Site, attempt: AttemptId, source: str) -> None:
     """Hand a newer file in, as the platform writes it."""
     files = [SourceFile("main.py", source)]
-    async with app.opened(site.trial.config) as database:
+    async with operations.opened(site.trial.config) as database:
         await database.write(lambda c: DaoManager().codes.add(c, attempt, files, 0))
 
 
 async def first_start(site: Site) -> None:
     """Start the server as if it never had been started."""
-    async with app.opened(site.trial.config) as database:
+    async with operations.opened(site.trial.config) as database:
         await database.write(lambda connection: connection.execute(text("DELETE FROM baseline")))
     await site.trial.start()
 

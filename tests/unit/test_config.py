@@ -279,6 +279,7 @@ URLS = [
     f"postgresql+asyncpg://judge:{SECRET}@db.example:5432/school",
     f"postgresql+asyncpg://judge:{SECRET}/@db.example/school",
     f"postgresql://:{SECRET}@/school?host=/run",
+    f"postgresql://judge:x@db.example/school?password={SECRET}",
 ]
 
 
@@ -304,9 +305,10 @@ def test_what_is_no_secret_is_shown_as_it_is_used(folder: Path) -> None:
 
 
 def test_a_database_that_is_no_url_is_not_shown_at_all() -> None:
-    config = Config(database=Database(url=SECRET))
+    with pytest.raises(ValidationError) as caught:
+        Database(url=SECRET)
 
-    assert shown(config)["database"]["url"] == "***"
+    assert SECRET not in str(caught.value)
 
 
 def test_a_problem_does_not_tell_the_value(folder: Path) -> None:
@@ -316,3 +318,27 @@ def test_a_problem_does_not_tell_the_value(folder: Path) -> None:
 
     assert [problem.partition(":")[0] for problem in said] == ["database.url", "backend.token"]
     assert SECRET not in "".join(said)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://judge:{SECRET}/p@ss:w#rd@127.0.0.1:5432/campus",
+        f"postgresql://judge:{SECRET}@127.0.0.1:abc/campus",
+        f"postgresql://judge:{SECRET}@[::1/campus",
+        f"postgresql://judge:{SECRET}@127.0.0.1:99999/campus",
+        f"postgresql://judge:{SECRET}@127.0.0.1/campus?port=5432{SECRET}",
+        f"judge {SECRET}",
+    ],
+)
+def test_a_url_that_cannot_be_read_is_one_sentence_without_it(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("COMMSERVER_DATABASE__URL", url)
+
+    with pytest.raises(ConfigError) as caught:
+        load()
+
+    [problem] = caught.value.problems
+    assert problem.startswith("database.url: ")
+    assert not any(part in repr(caught.value) for part in (SECRET, "w#rd", "p@ss"))

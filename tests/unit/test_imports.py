@@ -34,6 +34,7 @@ RULES: dict[str, set[str]] = {  # the longest name that fits counts
     "web": {"core", "services", "errors"} | SHARED_GATEWAY,
     "reference": set(),
     "app": {"*"},
+    "operations": {"*"},
     "cli": {"*"},
     "cluster": {"errors"},
     "trial": {"*"},

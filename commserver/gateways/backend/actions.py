@@ -45,7 +45,7 @@ async def on_exercise(packet: Exercise, link: Link) -> None:
         except StoreRefused:
             raise
         except StoreError as error:
-            log.warning("exercise_waits_for_the_database", id=attempt, error=str(error))
+            log.warning("exercise_waits", id=attempt, error=str(error))
             await asyncio.sleep(back_off.pause())
         else:
             return

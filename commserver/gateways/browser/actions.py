@@ -44,6 +44,8 @@ async def on_ack(packet: Ack, connection: Connection) -> Ok:
     """Replay nothing any more of what the user has seen."""
     recipient = account(connection.protocol.known().owner)
     await connection.finals.acknowledge(recipient, int(packet.seq))
+    outbox = connection.outbox
+    outbox.received = max(outbox.received, min(int(packet.seq), outbox.sent))
     return Ok()
 
 

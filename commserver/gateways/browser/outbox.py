@@ -22,7 +22,7 @@ class Close(NamedTuple):
 
 
 class Behind(NamedTuple):
-    """Read what is owed above `after` before anything else: it was not heard as it happened."""
+    """Read what is owed above `after`, which was not heard as it happened; said once."""
 
     after: int
 
@@ -44,7 +44,9 @@ class Outbox:
         self._places: dict[RunId, tuple[Job, int]] = {}
         self._told: set[RunId] = set()  # runs whose present place, 1 or more, was sent
         self._cursor: Cursor | None = None
+        self._reading = False  # somebody was told to
         self.sent = 0  # the number of the last final that has left
+        self.received = 0  # the highest number for which there is a receipt
         self._close: Close | None = None
         self._filled = asyncio.Event()
         self._sent = asyncio.Event()
@@ -88,6 +90,8 @@ class Outbox:
         for final in finals:
             self._final(final)
         self._cursor.caught_up(finals, last, more=more)
+        self._reading = False
+        self._filled.set()
 
     def _final(self, final: Final) -> None:
         self._places.pop(final.run, None)
@@ -109,6 +113,7 @@ class Outbox:
         if self._close:
             return self._close
         if self._cursor and self._behind:
+            self._reading = True
             return Behind(self._cursor.after)
         run = next(iter(self._places))
         job, place = self._places.pop(run)
@@ -135,4 +140,4 @@ class Outbox:
 
     @property
     def _behind(self) -> bool:
-        return self._cursor is not None and self._cursor.behind
+        return self._cursor is not None and self._cursor.behind and not self._reading

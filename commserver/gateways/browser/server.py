@@ -21,6 +21,7 @@ from commserver.gateways.browser.actions import ACTIONS, Connection, refuse
 from commserver.gateways.browser.outbox import TOO_SLOW, Behind, Close, Outbox
 from commserver.gateways.browser.protocol import BrowserProtocol, Phase
 from commserver.gateways.interpreter import Interpreter
+from commserver.gateways.reconnect import BackOff
 from commserver.services.auth_service import AuthService
 from commserver.services.finals_service import FinalsService
 from commserver.services.watch_service import WatchService
@@ -30,7 +31,7 @@ log = structlog.get_logger(__name__)
 BACKLOG = 4096  # a whole exam room reconnects at once
 SEND_TIMEOUT = 30.0  # seconds that one packet may take to leave
 CLOSE_TIMEOUT = 2.0  # seconds for a socket's closing handshake
-STORE_REST = 1.0  # seconds until finals are asked for again that could not be read
+STORE_PAUSES = (0.5, 15.0)  # seconds, first and longest, until finals are asked for again
 RECEIPT_DELAY = 0.5  # seconds from a final to the ping whose pong is its receipt: for several one
 
 
@@ -142,7 +143,7 @@ class Server:
         The pong to a ping that was sent after a final is its receipt (page `commserver`, "Finals").
         """
         outbox = connection.outbox
-        asked = received = 0
+        asked = 0
         with contextlib.suppress(ConnectionClosed):
             while True:
                 await outbox.news(asked, self._config.ping_period, RECEIPT_DELAY)
@@ -154,8 +155,8 @@ class Server:
                     closing = socket.close(CloseCode.INTERNAL_ERROR, "no pong in time")
                     await _bounded(closing, [socket])
                     return
-                if sent > received and await _receipt(connection, sent):
-                    received = sent
+                if sent > outbox.received and await _receipt(connection, sent):
+                    outbox.received = sent
 
 
 async def _receipt(connection: Connection, seq: int) -> bool:
@@ -163,8 +164,7 @@ async def _receipt(connection: Connection, seq: int) -> bool:
     recipient = account(connection.protocol.known().owner)
     try:
         await connection.finals.acknowledge(recipient, seq)
-    except StoreError as error:
-        log.warning("receipt_not_stored", error=str(error))
+    except StoreError:
         return False
     return True
 
@@ -172,10 +172,11 @@ async def _receipt(connection: Connection, seq: int) -> bool:
 async def _send(socket: ServerConnection, connection: Connection) -> None:
     """Send what the outbox holds until the socket is gone or to be closed."""
     outbox = connection.outbox
-    with contextlib.suppress(ConnectionClosed):
+    reading: asyncio.Task[None] | None = None
+    try:
         while not isinstance(packet := await outbox.next(), Close):
-            if isinstance(packet, Behind):
-                await _catch_up(connection, packet.after)
+            if isinstance(packet, Behind):  # never while one is under way
+                reading = asyncio.create_task(_catch_up(connection, packet.after))
                 continue
             try:
                 async with asyncio.timeout(SEND_TIMEOUT):
@@ -185,18 +186,25 @@ async def _send(socket: ServerConnection, connection: Connection) -> None:
                 break
             outbox.left(packet)
         await _bounded(socket.close(packet.code, packet.reason), [socket])
+    except ConnectionClosed:
+        pass
+    finally:
+        if reading:
+            reading.cancel()
 
 
 async def _catch_up(connection: Connection, after: int) -> None:
-    """Read what is owed to the user; while the database is away, later."""
+    """Read what is owed to the user; places and answers do not wait for it."""
     recipient = account(connection.protocol.known().owner)
-    try:
-        owed = await connection.finals.owed(recipient, after)
-    except StoreError as error:
-        log.warning("finals_not_read", error=str(error))
-        await asyncio.sleep(STORE_REST)
-    else:
-        connection.outbox.caught_up(owed.finals, owed.last, more=owed.more)
+    back_off = BackOff(*STORE_PAUSES)
+    while True:
+        try:
+            owed = await connection.finals.owed(recipient, after)
+        except StoreError:  # which is logged once for all
+            await asyncio.sleep(back_off.pause())
+        else:
+            connection.outbox.caught_up(owed.finals, owed.last, more=owed.more)
+            return
 
 
 async def _bounded(closing: Awaitable[None], sockets: Iterable[ServerConnection]) -> None:

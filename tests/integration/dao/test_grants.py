@@ -114,7 +114,7 @@ async def _look(connection: AsyncConnection, daos: DaoManager) -> None:
     assert await daos.attempts.find(connection, ATTEMPT)
     assert await daos.codes.of_attempt(connection, ATTEMPT)
     assert await daos.scripts.newest(connection, 1)
-    for swept in (daos.baseline.unasked, daos.baseline.prints):
+    for swept in (daos.baseline.unasked, daos.baseline.fingerprints):
         assert (await swept(connection, after=AttemptId(0), limit=10)).attempts
     await daos.site.id(connection, at=NOW)
     await daos.baseline.ensure(connection, at=NOW)
@@ -139,7 +139,8 @@ async def _judge(connection: AsyncConnection, daos: DaoManager) -> None:
     for seq in (1, 2):
         assert (await daos.notices.add(connection, recipient, job.id, NOW)).seq == seq
     assert await daos.notices.owed(connection, recipient, limit=10)
-    assert await daos.notices.delivered(connection, recipient, 2, NOW) == 2
+    await daos.notices.delivered(connection, [(recipient, 2)], NOW)
+    assert not await daos.notices.owed(connection, recipient, limit=10)
 
 
 async def _let_in(connection: AsyncConnection, daos: DaoManager) -> None:

@@ -21,7 +21,7 @@ async def test_an_exercise_waits_for_room_and_is_taken(cramped: Room, disk: Disk
 
         disk.fill()
         cramped.push(attempts)
-        waits = await cramped.logged("exercise_waits_for_the_database", times=2)
+        waits = await cramped.logged("exercise_waits", times=2)
         meanwhile = await cramped.counts()
         disk.free()
 
@@ -116,7 +116,7 @@ async def test_a_submission_waits_for_room_in_the_file_store(room: Room, disk: D
 
         disk.fill()
         room.push(attempts)
-        waits = await room.logged("exercise_waits_for_the_database", times=2)
+        waits = await room.logged("exercise_waits", times=2)
         meanwhile = await room.counts()
         disk.free()
 

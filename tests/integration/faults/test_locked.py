@@ -101,7 +101,7 @@ async def test_a_longer_lock_costs_its_time_and_nothing_else(
         with another_process(file_of(room), statement):
             room.push(attempts[4:])
             room.engine.resume()
-            await room.logged("exercise_waits_for_the_database", times=2)
+            await room.logged("exercise_waits", times=2)
             await room.logged("outcome_not_stored", times=4)
             reader = await room.dial(token)
             writer = await room.dial(old)
@@ -135,7 +135,7 @@ async def test_a_file_that_is_gone_is_said_and_nothing_is_written_into_the_void(
 
         os.rename(file, aside)
         room.push(attempts[1:])
-        waits = await room.logged("exercise_waits_for_the_database", times=2)
+        waits = await room.logged("exercise_waits", times=2)
         os.rename(aside, file)
 
         await room.once(tab, attempts)
@@ -159,7 +159,7 @@ async def test_nothing_that_was_committed_is_lost_with_a_log_that_is_deleted(roo
         for ending in ("-wal", "-shm"):
             os.unlink(f"{path}{ending}")
         room.push(attempts[1:])
-        await room.logged("exercise_waits_for_the_database")
+        await room.logged("exercise_waits")
     await room.site.database.open()
 
     async with room.serving():
@@ -185,7 +185,7 @@ async def test_a_database_put_in_place_of_ours_is_not_written_to(
             os.unlink(f"{path}{ending}")
         os.replace(other, path)
         room.push(attempts)
-        await room.logged("exercise_waits_for_the_database", times=2)
+        await room.logged("exercise_waits", times=2)
         await room.site.database.close()
 
     with closing(connect(sqlite_template)) as empty, closing(connect(path)) as there:
@@ -216,7 +216,7 @@ async def test_a_table_that_a_stranger_has_locked_is_waited_for(room: Room, tabl
 
         async with room.stranger(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"):
             room.push(attempts)
-            event = "exercise_waits_for_the_database" if table == "executions" else "run_leased"
+            event = "exercise_waits" if table == "executions" else "run_leased"
             await room.logged(event)
             if table == "grades":
                 await room.logged("outcome_not_stored", times=2)
@@ -225,7 +225,7 @@ async def test_a_table_that_a_stranger_has_locked_is_waited_for(room: Room, tabl
         await room.once(tab, attempts)
 
     assert told == [None] * 4
-    waits = room.said("exercise_waits_for_the_database") + room.said("outcome_not_stored")
+    waits = room.said("exercise_waits") + room.said("outcome_not_stored")
     reasons = {line.get("error") or line.get("reason") for line in waits}
     assert reasons == {"a transaction took too long and was undone"}
 
@@ -267,7 +267,7 @@ async def test_a_database_that_has_become_read_only_is_waited_for(
 
         with read_only(cluster):
             room.push(attempts)
-            waits = await room.logged("exercise_waits_for_the_database", times=2)
+            waits = await room.logged("exercise_waits", times=2)
 
         await room.once(tab, attempts)
 

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from structlog.typing import EventDict
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.frames import Opcode
 
@@ -22,7 +21,7 @@ OK = '{"cmd":"OK"}'
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RECEIPT_DELAY", 0.0)
-    monkeypatch.setattr(module, "STORE_REST", 0.0)
+    monkeypatch.setattr(module, "STORE_PAUSES", (0.0, 0.0))
 
 
 @pytest.fixture
@@ -229,14 +228,12 @@ async def test_while_the_database_is_away_finals_wait_and_answers_do_not(site: S
         assert await finals(browser, 1) == [("a", "1")]
 
 
-async def test_a_receipt_that_could_not_be_stored_is_asked_for_again(
-    logs: list[EventDict],
-) -> None:
+async def test_a_receipt_that_could_not_be_stored_is_asked_for_again() -> None:
     async with Site(ping_period=0.01) as site, tab(site) as browser:
         await judged(site, "a")
         site.finals.fault = StoreError("away")
         assert await finals(browser, 1) == [("a", "1")]
-        await until(lambda: any(line["event"] == "receipt_not_stored" for line in logs))
+        await until(lambda: site.finals.refused)
         site.finals.fault = None
 
         await receipt(site, 1)

@@ -1,8 +1,12 @@
 """Finals that are owed, in real databases: numbered by the commit that ends the run."""
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
+from structlog.testing import capture_logs
 
 from commserver.core.execution import Cause, Failure, Judged, Status
 from commserver.core.finals import Recipient, account
@@ -15,8 +19,13 @@ from tests.integration.services.site import Site
 
 
 @pytest.fixture
-def finals(site: Site) -> FinalsService:
-    return FinalsService(site.database, site.daos, site.clock)
+async def finals(site: Site) -> AsyncIterator[FinalsService]:
+    service = FinalsService(site.database, site.daos, site.clock)
+    running = asyncio.create_task(service.run())
+    yield service
+    running.cancel()
+    await asyncio.wait({running})
+    assert running.cancelled(), "it ended by itself"
 
 
 async def recipient_of(site: Site, student: str = "ada") -> Recipient:
@@ -132,9 +141,9 @@ async def test_a_receipt_ends_what_is_owed_up_to_it_and_nothing_else(
         await judged(site, student)
     ada = await recipient_of(site)
 
-    noted = [await finals.acknowledge(ada, 2), await finals.acknowledge(ada, 2)]
+    await finals.acknowledge(ada, 2)
+    await finals.acknowledge(ada, 1)
 
-    assert noted == [2, 0]
     assert await seqs(finals, ada) == [3]
     assert await seqs(finals, await recipient_of(site, "grace")) == [1]
     rows = await site.sql("SELECT seq FROM notices WHERE delivered_at IS NOT NULL ORDER BY seq")
@@ -195,3 +204,67 @@ async def test_what_is_forgotten_is_owed_no_more_and_its_number_is_not_given_aga
     assert await seqs(finals, ada) == [2]
     await judged(site)
     assert await seqs(finals, ada) == [2, 3]
+
+
+async def test_receipts_that_come_together_are_written_together(
+    site: Site, finals: FinalsService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for student in ("ada", "grace", "joan"):
+        await judged(site, student)
+        await judged(site, student)
+    students = [await recipient_of(site, student) for student in ("ada", "grace", "joan")]
+    delivered, writes = site.daos.notices.delivered, []
+
+    async def counted(
+        connection: AsyncConnection, receipts: Sequence[tuple[Recipient, int]], at: datetime
+    ) -> None:
+        writes.append(list(receipts))
+        await delivered(connection, receipts, at)
+
+    monkeypatch.setattr(site.daos.notices, "delivered", counted)
+
+    tabs = [finals.acknowledge(student, seq) for student in students for seq in (2, 1)]
+    await asyncio.gather(*tabs)
+
+    assert writes == [sorted((student, 2) for student in students)]
+    for student in students:
+        assert await seqs(finals, student) == []
+
+
+async def test_who_waits_for_a_receipt_that_cannot_be_written_is_told_and_the_next_is_written(
+    site: Site, finals: FinalsService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await judged(site)
+    ada = await recipient_of(site)
+
+    async def full(*_: object, **__: object) -> None:
+        raise StoreError("no space left")
+
+    monkeypatch.setattr(site.daos.notices, "delivered", full)
+    with pytest.raises(StoreError):
+        await finals.acknowledge(ada, 1)
+    monkeypatch.undo()
+
+    await finals.acknowledge(ada, 1)
+
+    assert await seqs(finals, ada) == []
+
+
+async def test_a_database_that_is_away_is_said_once_however_many_ask(
+    site: Site, finals: FinalsService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*arguments: object) -> None:
+        raise StoreError("away")
+
+    monkeypatch.setattr(site.daos.notices, "last", away)
+    with capture_logs() as lines:
+        for _ in range(3):
+            with pytest.raises(StoreError):
+                await finals.owed(Recipient("account:1"), 0)
+        monkeypatch.undo()
+        await finals.owed(Recipient("account:1"), 0)
+        monkeypatch.setattr(site.daos.notices, "last", away)
+        with pytest.raises(StoreError):
+            await finals.owed(Recipient("account:1"), 0)
+
+    assert [line["event"] for line in lines] == ["finals_not_read"] * 2

@@ -53,7 +53,7 @@ async def delivered(site: Site, student: str = "ada") -> None:
     """Have every final of a student delivered."""
     recipient = account(OwnerId(str(await site.admin.account(student))))
     await site.database.write(
-        lambda c: site.daos.notices.delivered(c, recipient, 2**62, site.clock.utc())
+        lambda c: site.daos.notices.delivered(c, [(recipient, 2**62)], site.clock.utc())
     )
 
 

@@ -96,13 +96,14 @@ class FakeFinalsService(FinalsService):
     """Owes what the rows in memory say.
 
     fault: raised instead of an answer. open: clear it to have reads hang.
-    read: the `after` of each read, in order.
+    read: the `after` of each read, in order. refused: how many receipts it did not take.
     """
 
     def __init__(self, ledger: FakeLedger) -> None:
         self._ledger = ledger
         self.fault: Exception | None = None
         self.read: list[int] = []
+        self.refused = 0
         self.open = asyncio.Event()
         self.open.set()
         self._moved = asyncio.Event()
@@ -118,14 +119,14 @@ class FakeFinalsService(FinalsService):
         finals = [final for final in series if final.seq > above]
         return Owed(finals[:AT_ONCE], len(series), more=len(finals) > AT_ONCE)
 
-    async def acknowledge(self, recipient: Recipient, seq: int) -> int:
+    async def acknowledge(self, recipient: Recipient, seq: int) -> None:
         if self.fault:
+            self.refused += 1
             raise self.fault
         known = len(self._ledger.finals.get(recipient, []))
         before = self._ledger.delivered.get(recipient, 0)
         self._ledger.delivered[recipient] = max(before, min(seq, known))
         self._moved.set()
-        return self._ledger.delivered[recipient] - before
 
     async def until_read(self, count: int) -> None:
         """Wait until it was asked for finals `count` times, answered or not."""

@@ -60,7 +60,7 @@ async def test_an_exercise_is_submitted_again_until_the_database_is_back(
         await on_exercise(Exercise("42"), link)
 
     assert execs.attempts == [42]
-    assert [line["event"] for line in logs] == ["exercise_waits_for_the_database"] * 3
+    assert [line["event"] for line in logs] == ["exercise_waits"] * 3
 
 
 @pytest.mark.usefixtures("_hurried")
