@@ -4,9 +4,10 @@ import argparse
 import asyncio
 import json
 
-from benchmarks import drain, latency, site
+from benchmarks import drain, latency, site, sweep
+from commserver import logs
 
-BENCHMARKS = {"latency": latency.measure, "drain": drain.measure}
+BENCHMARKS = {"latency": latency.measure, "drain": drain.measure, "sweep": sweep.measure}
 SECONDS = 45.0  # that one benchmark may measure without --full
 
 
@@ -18,6 +19,7 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="as many as the goals are stated for")
     parser.add_argument("--database", choices=site.DATABASES, default="sqlite")
     given = parser.parse_args()
+    logs.configure("WARNING")
     for name in BENCHMARKS if given.name == "all" else [given.name]:
         result = asyncio.run(
             BENCHMARKS[name](full=given.full, seconds=SECONDS, database=given.database)

@@ -11,10 +11,11 @@ from commserver.core.board import Board, Gone
 from commserver.core.bus import EventBus
 from commserver.core.changes import Busy, Change, Conflict, Known
 from commserver.core.clock import Clock
-from commserver.core.events import RunProgressed
+from commserver.core.events import QueueMoved, RunProgressed, RunQueued
 from commserver.core.execution import Failure, Outcome
 from commserver.core.finals import Notice
-from commserver.core.jobs import Job, Lease, LeaseId, Offer, Origin, RunId
+from commserver.core.jobs import Job, Lease, LeaseId, Offer, Origin, RunId, SortKey
+from commserver.core.states import State
 from commserver.errors import AlreadyExists, StoreError, StoreRefused
 
 log = structlog.get_logger(__name__)
@@ -214,9 +215,36 @@ class Dispatcher:
         """
         log.error("run_dropped", run=run, error=str(error))
         if not self.board.busy(run):
-            self.board.forget(run)
-            self._publish()
-            self._grant()
+            self._let_go(run)
+
+    async def ended_elsewhere(self, run: RunId) -> bool:
+        """Let go of a run whose row was seen to have ended; False when that is no news."""
+
+        def judge() -> Busy | bool:
+            if self.board.busy(run):
+                return Busy(run)
+            known = self.board.job(run) is not None
+            if known:
+                log.warning("row_changed_elsewhere", run=run)
+                self._let_go(run)
+            return known
+
+        return bool(await self._change(judge))
+
+    def take_up(self, job: Job, key: SortKey, *, tries: int, deaths: int) -> None:
+        """Queue a run again that was let go of and whose row still says that it waits."""
+        log.warning("run_taken_up_again", run=job.id)
+        self.board.restore(job, key, State.QUEUED, tries=tries, deaths=deaths)
+        place = self.board.place(job.id)
+        assert place is not None
+        self._bus.publish(RunQueued(job, again=True))
+        self._bus.publish(QueueMoved(job.requires, place))
+        self._grant()
+
+    def _let_go(self, run: RunId) -> None:
+        self.board.forget(run)
+        self._publish()
+        self._grant()
 
     # -- the three steps --------------------------------------------------------------------------
 
@@ -257,7 +285,7 @@ class Dispatcher:
             self._apply(change, result)
             return True
         run = result.run
-        log.error("row_changed_elsewhere", run=run, step=change.step)
+        log.warning("row_changed_elsewhere", run=run, step=change.step)
         self.board.undo(change)
         new = self.board.job(run) is None
         self.board.forget(run)  # before anybody else can be granted it

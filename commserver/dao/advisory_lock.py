@@ -150,7 +150,7 @@ class AdvisoryLock:
                 await patience.wait(error)
             else:
                 patience.over()
-                log.info("claim_taken_again")
+                log.warning("claim_taken_again", reason="its connection to the database was cut")
                 return
 
     async def _refuse(self, connection: Driver) -> None:

@@ -1,6 +1,6 @@
 """`baseline`: which attempts are older than this installation, and what there is above them."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commserver.core.jobs import AttemptId, Purpose
+from commserver.dao.column_types import LARGEST_ID
 from commserver.dao.dao import DAO
 from commserver.dao.tables import (
     baseline,
@@ -24,7 +25,7 @@ from commserver.dao.tables import (
 # What tells a changed attempt from an unchanged one while no file of it is handed over: language
 # and highest grade, the newest grader's id; how many files, their highest id, their latest change
 # and the sum of their lengths. Empty where nobody asked for it.
-Print = tuple[object, ...]
+Fingerprint = tuple[object, ...]
 
 
 class Page(NamedTuple):
@@ -33,7 +34,7 @@ class Page(NamedTuple):
     last: the id after which the next page begins, None when this was the last one.
     """
 
-    attempts: Mapping[AttemptId, Print]
+    attempts: Mapping[AttemptId, Fingerprint]
     last: AttemptId | None
 
 
@@ -55,7 +56,9 @@ class BaselineDAO(DAO):
         found = await self.attempt(connection)
         if found is not None:
             return found
-        newest: int | None = await self._value(connection, select(func.max(user_exercises.c.id)))
+        u = user_exercises.c
+        query = select(func.max(u.id)).where(u.id <= LARGEST_ID)  # what is above is no number
+        newest: int | None = await self._value(connection, query)
         attempt = AttemptId(newest or 0)
         await connection.execute(baseline.insert().values(single=1, attempt=attempt, created_at=at))
         return attempt
@@ -68,17 +71,23 @@ class BaselineDAO(DAO):
         """Return whether an attempt has a grade, whoever gave it."""
         return bool(await _among(connection, grades.c.user_exercise_id, [attempt]))
 
-    async def unasked(self, connection: AsyncConnection, *, after: AttemptId, limit: int) -> Page:
+    async def unasked(
+        self,
+        connection: AsyncConnection,
+        *,
+        after: AttemptId,
+        limit: int,
+        without: Collection[AttemptId] = (),
+    ) -> Page:
         """Return those of the next `limit` attempts without a run that have no grade either.
 
-        The next ones above `after` and the baseline.
+        The next ones above `after` and the baseline, `without` some.
         """
-        after = max(after, await self.attempt(connection) or after)
         u = user_exercises.c
-        run = exists().where(
-            executions.c.user_exercise_id == u.id, executions.c.purpose == Purpose.SUBMIT
+        query = select(u.id, u.exercise_id).where(
+            *_next(await self._after(connection, after), without), _NO_RUN
         )
-        query = select(u.id, u.exercise_id).where(u.id > after, ~run).order_by(u.id).limit(limit)
+        query = query.order_by(u.id).limit(limit)
         found = (await connection.execute(query)).all()
         last = AttemptId(found[-1].id) if len(found) == limit else None
         with_files = await _among(connection, codes.c.user_exercise_id, [id for id, _ in found])
@@ -87,19 +96,26 @@ class BaselineDAO(DAO):
         gradable = await _among(connection, scripts.c.exercise_id, {number for _, number in left})
         return Page({AttemptId(id): () for id, number in left if number in gradable}, last)
 
-    async def prints(self, connection: AsyncConnection, *, after: AttemptId, limit: int) -> Page:
-        """Return the next `limit` attempts, run or not, each with its print.
+    async def fingerprints(
+        self,
+        connection: AsyncConnection,
+        *,
+        after: AttemptId,
+        limit: int,
+        without: Collection[AttemptId] = (),
+    ) -> Page:
+        """Return the next `limit` attempts, run or not, each with its fingerprint.
 
-        The next ones above `after` and the baseline.
+        The next ones above `after` and the baseline, `without` some.
         """
-        after = max(after, await self.attempt(connection) or after)
+        after = await self._after(connection, after)
         u = user_exercises.c
         query = (
             select(u.id, u.exercise_id, languages.c.name, exercises.c.grade_max)
             .outerjoin_from(user_exercises, exercises, exercises.c.id == u.exercise_id)
             .outerjoin(courses, courses.c.id == exercises.c.course_id)
             .outerjoin(languages, languages.c.id == courses.c.language_id)
-            .where(u.id > after)
+            .where(*_next(after, without))
             .order_by(u.id)
             .limit(limit)
         )
@@ -107,14 +123,46 @@ class BaselineDAO(DAO):
         if not found:
             return Page({}, None)
         last = AttemptId(found[-1].id)
-        graders = await _newest_graders(connection)
-        files = await _files(connection, after, last)
+        graders = await _newest_graders(connection, {row.exercise_id for row in found})
+        files = await _files(connection, after, last, without)
         attempts = {
             AttemptId(id): (language, grade_max, graders[exercise], *files[id])
             for id, exercise, language, grade_max in found
             if exercise in graders and id in files
         }
         return Page(attempts, last if len(found) == limit else None)
+
+    async def first(
+        self,
+        connection: AsyncConnection,
+        *,
+        after: AttemptId,
+        without: Collection[AttemptId],
+        unasked: bool,
+    ) -> AttemptId | None:
+        """Return the first attempt of such a page, whatever else the database cannot give of it."""
+        u = user_exercises.c
+        query = select(u.id).where(*_next(await self._after(connection, after), without))
+        if unasked:
+            query = query.where(_NO_RUN)
+        return await self._value(connection, query.order_by(u.id))
+
+    async def _after(self, connection: AsyncConnection, after: AttemptId) -> AttemptId:
+        return max(after, await self.attempt(connection) or after)
+
+
+_NO_RUN = ~exists().where(
+    executions.c.user_exercise_id == user_exercises.c.id,
+    executions.c.purpose == Purpose.SUBMIT,
+)
+
+
+def _next(after: AttemptId, without: Collection[AttemptId]) -> Iterator[ColumnElement[bool]]:
+    id = user_exercises.c.id
+    yield id > after
+    yield id <= LARGEST_ID
+    if without:
+        yield id.not_in(without)
 
 
 async def _among(
@@ -128,16 +176,21 @@ async def _among(
     return set(await connection.scalars(query))
 
 
-async def _newest_graders(connection: AsyncConnection) -> dict[int, int]:
-    """Return the id of each exercise's newest grader."""
+async def _newest_graders(
+    connection: AsyncConnection, exercises: Collection[int | None]
+) -> dict[int, int]:
+    """Return the id of the newest grader of each of these exercises that has one."""
     s = scripts.c
-    query = select(s.exercise_id, func.max(s.id)).group_by(s.exercise_id)
-    rows = await connection.execute(query.where(s.exercise_id.is_not(None)))
+    wanted = [number for number in exercises if number is not None]
+    query = select(s.exercise_id, func.max(s.id)).where(s.exercise_id.in_(wanted))
+    rows = await connection.execute(query.group_by(s.exercise_id))
     return {row.exercise_id: row[1] for row in rows}
 
 
-async def _files(connection: AsyncConnection, after: int, last: int) -> dict[int, tuple[Any, ...]]:
-    """Return the part of its print that is about files, for each attempt in a range of ids."""
+async def _files(
+    connection: AsyncConnection, after: int, last: int, without: Collection[AttemptId]
+) -> dict[int, tuple[Any, ...]]:
+    """Return what of its fingerprint is about files, for each attempt in a range of ids."""
     c = codes.c
     query = (
         select(
@@ -150,4 +203,6 @@ async def _files(connection: AsyncConnection, after: int, last: int) -> dict[int
         .where(c.user_exercise_id > after, c.user_exercise_id <= last)
         .group_by(c.user_exercise_id)
     )
+    if without:
+        query = query.where(c.user_exercise_id.not_in(without))
     return {id: tuple(rest) for id, *rest in await connection.execute(query)}

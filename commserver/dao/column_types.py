@@ -1,9 +1,10 @@
 """Column types that mean the same on every database."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 from sqlalchemy import BigInteger, DateTime, Enum, Integer, String, Text
@@ -11,18 +12,46 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from commserver.core.text import clean_text
+from commserver.errors import StoreRefused
+
+T = TypeVar("T")
+LARGEST_ID = 2**63 - 1
 
 
 def is_id(number: int) -> bool:
     """Return whether a row could have this id; what comes from a wire may be any number."""
-    return 0 <= number < 2**63
+    return 0 <= number <= LARGEST_ID
 
 
-class Whole(TypeDecorator[int]):
+class Decoded(TypeDecorator[T]):
+    """What may hold a value that is none of its kind: whoever reads it gets a StoreRefused."""
+
+    impl: TypeEngine[Any] | type[TypeEngine[Any]] = Text
+    cache_ok = True
+    what: ClassVar[str]
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:
+        process = super().result_processor(dialect, coltype)
+        if process is None:
+            return None
+
+        def refused(value: Any) -> Any:
+            try:
+                return process(value)
+            except (ValueError, TypeError, ArithmeticError, msgspec.MsgspecError):
+                pass
+            # Not from within: that error quotes the value.
+            raise StoreRefused(f"a value in the database is no {self.what}")
+
+        return refused
+
+
+class Whole(Decoded[int]):
     """A whole number, also where the platform keeps it as NUMERIC."""
 
     impl: type[TypeEngine[Any]] = BigInteger
     cache_ok = True
+    what = "whole number"
 
     def process_result_value(self, value: Any, dialect: Dialect) -> int | None:
         return None if value is None else int(value)
@@ -78,11 +107,12 @@ class CleanText(TypeDecorator[str]):
         return None if value is None else clean_text(value)
 
 
-class UtcDateTime(TypeDecorator[datetime]):
+class UtcDateTime(Decoded[datetime]):
     """A moment: timezone-aware, UTC, also where the database keeps no time zone."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
+    what = "moment"
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None:
@@ -97,7 +127,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-class Json(TypeDecorator[Any]):
+class Json(Decoded[Any]):
     """An object as JSON text, decoded strictly to `kind`.
 
     Text on every database: PostgreSQL's own JSON type refuses an escaped NUL and orders keys anew.
@@ -106,6 +136,7 @@ class Json(TypeDecorator[Any]):
 
     impl = Text
     cache_ok = True
+    what = "record of this version"
 
     def __init__(self, kind: Any, *, shared: bool = False) -> None:
         super().__init__()

@@ -146,6 +146,10 @@ class ExecutionDAO(DAO):
         """
         return await self._one(connection, _submitted(attempt) & (_c.state != State.SUPERSEDED))
 
+    async def waiting_of(self, connection: AsyncConnection, attempt: AttemptId) -> StoredRun | None:
+        """Return the submitted run of an attempt whose row says that it waits, None for none."""
+        return await self._one(connection, _submitted(attempt) & (_c.state == State.QUEUED))
+
     async def contents_of(
         self, connection: AsyncConnection, attempt: AttemptId
     ) -> frozenset[ContentHash]:

@@ -1,7 +1,6 @@
 """What is forgotten in time, and all of it that concerns one account."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
@@ -28,10 +27,12 @@ from commserver.core.finals import Recipient
 from commserver.core.jobs import ContentHash, RunId
 from commserver.core.states import ENDS, State
 from commserver.dao.dao import DAO
-from commserver.dao.tables import UNFINISHED, baseline, executions, leases, notices, series, tokens
+from commserver.dao.tables import UNFINISHED, baseline, executions, leases, notices, tokens
+from commserver.dao.verdicts import without_log
 
 _e = executions.c
 _n = notices.c
+_record = type_coerce(_e.verdict, Text)  # as it is written, whoever wrote it
 
 NO_LOG = '"log":""'  # in a verdict's JSON; inside of a text its quotes would be escaped
 AT_ONCE = 500  # values in one statement: every database takes that many
@@ -52,8 +53,9 @@ class Held(NamedTuple):
 class HousekeepingDAO(DAO):
     """What is forgotten in time, and all of it that concerns one account.
 
-    What is due is looked for in a transaction that only reads, and checked again by the one that
-    writes, which touches no other rows: so nobody waits for a search.
+    What is due is looked for in a transaction that only reads, in the order of the keys and after
+    the last that was found, and checked again by the one that writes, which touches no other rows:
+    so nobody waits for a search.
     """
 
     table = executions
@@ -61,11 +63,10 @@ class HousekeepingDAO(DAO):
     # -- in time ----------------------------------------------------------------------------------
 
     async def due_runs(
-        self, connection: AsyncConnection, *, ended: datetime, limit: int
+        self, connection: AsyncConnection, *, ended: datetime, after: RunId | None, limit: int
     ) -> list[RunId]:
         """Return runs that ended before `ended` and whose final is owed to nobody any more."""
-        query = select(_e.id).where(_forgettable(ended)).limit(limit)
-        return [RunId(run) for run in await connection.scalars(query)]
+        return await self._next_runs(connection, _forgettable(ended), after, limit)
 
     async def forget_runs(
         self,
@@ -79,19 +80,24 @@ class HousekeepingDAO(DAO):
         Their attempts belong to the baseline from then on: what is forgotten is not news again.
         """
         due = and_(_e.id.in_(runs), _forgettable(ended))
-        highest = await self._value(connection, select(func.max(_e.user_exercise_id)).where(due))
-        result = await connection.execute(delete(executions).where(due))
+        # Of what was deleted, not of what was due a statement ago: receipts come at any time.
+        deleted = delete(executions).where(due).returning(_e.user_exercise_id)
+        attempts = (await connection.scalars(deleted)).all()
+        highest = max((attempt for attempt in attempts if attempt is not None), default=None)
         if highest is not None:
             await connection.execute(
                 update(baseline).where(baseline.c.attempt < highest).values(attempt=highest)
             )
-        return result.rowcount
+        return len(attempts)
 
     async def due_notices(
-        self, connection: AsyncConnection, *, before: datetime, limit: int
+        self, connection: AsyncConnection, *, before: datetime, after: NoticeKey | None, limit: int
     ) -> list[NoticeKey]:
         """Return finals of before this moment, delivered or not."""
-        query = select(_n.recipient, _n.seq).where(_n.created_at < before).limit(limit)
+        query = select(_n.recipient, _n.seq).where(_n.created_at < before)
+        if after is not None:
+            query = query.where(tuple_(_n.recipient, _n.seq) > after)
+        query = query.order_by(_n.recipient, _n.seq).limit(limit)
         return [(Recipient(to), seq) for to, seq in await connection.execute(query)]
 
     async def forget_notices(self, connection: AsyncConnection, keys: Sequence[NoticeKey]) -> int:
@@ -102,25 +108,29 @@ class HousekeepingDAO(DAO):
         return result.rowcount
 
     async def due_logs(
-        self, connection: AsyncConnection, *, ended: datetime, limit: int
+        self, connection: AsyncConnection, *, ended: datetime, after: RunId | None, limit: int
     ) -> list[RunId]:
         """Return runs that ended before `ended` and whose record still has their student's log."""
-        has_log = ~type_coerce(_e.verdict, Text).contains(NO_LOG, autoescape=True)
-        query = select(_e.id).where(_e.ended_at < ended, _e.verdict.is_not(None), has_log)
-        return [RunId(run) for run in await connection.scalars(query.limit(limit))]
+        has_log = ~_record.contains(NO_LOG, autoescape=True)
+        due = and_(_e.ended_at < ended, _e.verdict.is_not(None), has_log)
+        return await self._next_runs(connection, due, after, limit)
 
     async def blank_logs(self, connection: AsyncConnection, runs: Sequence[RunId]) -> int:
-        """Take what their students could read out of the records of runs; how many."""
-        query = select(_e.id, _e.verdict).where(_e.id.in_(runs), _e.verdict.is_not(None))
+        """Take what their students could read out of the records of runs; how many.
+
+        Whatever version wrote a record: of one that cannot be read nothing is kept.
+        """
+        kept = _e.verdict.is_not(None)
+        query = select(_e.id, _record).where(_e.id.in_(runs), kept)
         blank = [
-            {"run": run, "record": replace(record, verdict=replace(record.verdict, log=""))}
+            {"run": run, "record": without_log(record)}
             for run, record in await connection.execute(query)
         ]
         if blank:
-            record = bindparam("record", type_=_e.verdict.type)
-            await connection.execute(
-                update(executions).where(_e.id == bindparam("run")).values(verdict=record), blank
-            )
+            # `kept` once more: an erasure may have been quicker.
+            change = update(executions).where(_e.id == bindparam("run"), kept)
+            record = bindparam("record", type_=Text())
+            await connection.execute(change.values(verdict=record), blank)
         return len(blank)
 
     async def contents(
@@ -135,6 +145,18 @@ class HousekeepingDAO(DAO):
             query = query.where(or_(text(UNFINISHED), _e.ended_at >= ended))
         return set(await connection.scalars(query.distinct()))
 
+    async def _next_runs(
+        self,
+        connection: AsyncConnection,
+        due: ColumnElement[bool],
+        after: RunId | None,
+        limit: int,
+    ) -> list[RunId]:
+        query = select(_e.id).where(due).order_by(_e.id).limit(limit)
+        if after is not None:
+            query = query.where(_e.id > after)
+        return [RunId(run) for run in await connection.scalars(query)]
+
     # -- one account ------------------------------------------------------------------------------
 
     async def erase(
@@ -143,36 +165,30 @@ class HousekeepingDAO(DAO):
         """Forget an account: its tokens and finals, and whatever of its runs says who or what.
 
         The runs stay as blanks with their attempts, states and times, so that none is taken for
-        work that was never run; those that had not ended are cancelled.
+        work that was never run; those that had not ended are cancelled. The account's series goes
+        on where it is: a number that was given once must not mean another final.
+
+        Rows are locked in the order of a commit, runs before all that hangs on them: one that is
+        under way is waited for and erased with the rest, a later one finds its run ended.
         """
-        mine = _e.account_id == account
-        runs = list(await connection.scalars(select(_e.id).where(mine)))
-        names = await self._named(connection, mine)
-        unfinished = select(func.count()).select_from(executions).where(mine, text(UNFINISHED))
-        ended = await self._value(connection, unfinished) or 0
-        gone = 0
+        query = select(_e.id, _e.content_hash, _e.state).where(_e.account_id == account)
+        rows = (await connection.execute(query.order_by(_e.id).with_for_update())).all()
+        runs = [run for run, _, _ in rows]
+        names = sorted({name for _, name, _ in rows if name})
+        ended = sum(not state.ended for _, _, state in rows)
         for some in _chunks(runs):
+            await connection.execute(update(executions).where(_e.id.in_(some)).values(**_blank(at)))
             await connection.execute(delete(leases).where(leases.c.execution_id.in_(some)))
-            result = await connection.execute(delete(notices).where(_n.execution_id.in_(some)))
-            gone += result.rowcount
-        gone += (
-            await connection.execute(delete(notices).where(_n.recipient == recipient))
-        ).rowcount
-        await connection.execute(delete(series).where(series.c.recipient == recipient))
+        gone = 0
+        for whose in (_n.recipient == recipient, *(_n.execution_id.in_(s) for s in _chunks(runs))):
+            gone += (await connection.execute(delete(notices).where(whose))).rowcount
         removed = await connection.execute(delete(tokens).where(tokens.c.account_id == account))
-        await connection.execute(update(executions).where(mine).values(**_blank(at)))
         others: set[str] = set()
         for some in _chunks(names):
-            others |= set(await self._named(connection, _e.content_hash.in_(some)))
+            query = select(_e.content_hash).where(_e.content_hash.in_(some)).distinct()
+            others |= set(await connection.scalars(query))
         contents = tuple(ContentHash(name) for name in names if name not in others)
         return Held(len(runs), ended, removed.rowcount, gone, contents)
-
-    async def _named(
-        self, connection: AsyncConnection, condition: ColumnElement[bool]
-    ) -> list[str]:
-        """Return the contents that these runs name."""
-        query = select(_e.content_hash).where(condition, _e.content_hash != "").distinct()
-        return list(await connection.scalars(query))
 
 
 def _forgettable(ended: datetime) -> ColumnElement[bool]:

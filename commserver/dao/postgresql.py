@@ -57,6 +57,8 @@ _MISCONFIGURED = {
     "42501": "this user may not connect to this database",
 }
 _LOST = ("08", "57P")  # the connection is gone, or is about to be
+# What passes by itself, or what somebody mends without us: rights, tables, views (42).
+_MAY_PASS = ("08", "25", "28", "3D", "40", "42", "53", "55", "57", "58", "HV")
 _STALE = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
 
 
@@ -316,7 +318,10 @@ class Postgresql:
         except asyncpg.InterfaceError as error:
             raise ConfigError(["database.url: cannot be used by the driver"]) from error
         except OSError as error:
-            reason = error.strerror or f"no answer within {self._timeout:g} s"
+            late = (
+                f"no answer within {self._timeout:g} s" if isinstance(error, TimeoutError) else ""
+            )
+            reason = error.strerror or late or str(error) or type(error).__name__
             raise StoreError(f"the database is away: {reason}") from error
 
     async def _watched(self, *_: object, **__: object) -> Driver:
@@ -444,11 +449,9 @@ def _translated(error: DBAPIError) -> StoreError:
         return AlreadyExists(f"{said.table_name}.{said.constraint_name}")
     if state.startswith("22"):  # its words quote the value
         return StoreRefused(f"a value that the database cannot hold ({type(said).__name__})")
-    if state.startswith("23"):
-        return StoreRefused(words)
     if words == "canceling statement due to statement timeout":
         return _too_long()
-    return StoreError(words)
+    return StoreError(words) if state.startswith(_MAY_PASS) else StoreRefused(words)
 
 
 def _too_long() -> StoreError:

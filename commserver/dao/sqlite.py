@@ -34,7 +34,7 @@ PRAGMAS = (
     "foreign_keys = ON",
 )
 _BESIDE = ("-wal", "-shm")  # what belongs to a database that is in use, by the ends of their names
-_NEVER = ("SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_TOOBIG")
+_NEVER = ("SQLITE_CONSTRAINT", "SQLITE_CORRUPT", "SQLITE_MISMATCH", "SQLITE_TOOBIG")
 _UNIQUE = frozenset({"SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"})
 
 

@@ -1,6 +1,9 @@
 """The full record of how a run was judged, kept with it so that a verdict can be explained."""
 
 from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
 
 from commserver.core.execution import Completed, ProcessReport, Verdict
 from commserver.core.text import clean_text
@@ -50,6 +53,19 @@ class VerdictRecord:
             compile=_measurement(report.compile) if report.compile else None,
             cases=tuple(map(_measurement, report.cases)),
         )
+
+
+def without_log(record: str) -> str | None:
+    """Return the JSON of a record without what its student could read, None if it is none.
+
+    All else stays as it is: a record may be of a version that had other fields.
+    """
+    try:
+        plain = msgspec.json.decode(record, type=dict[str, Any])
+        verdict = msgspec.convert(plain.get("verdict"), dict[str, Any])
+    except msgspec.MsgspecError:
+        return None
+    return msgspec.json.encode(plain | {"verdict": verdict | {"log": ""}}).decode()
 
 
 def _measurement(process: ProcessReport) -> Measurement:

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commserver.core.clock import Clock
 from commserver.core.jobs import AttemptId
+from commserver.dao import migrations
 from commserver.dao.codes import SourceFile
 from commserver.dao.dao_manager import DaoManager
 from commserver.dao.database_manager import DatabaseManager
@@ -29,15 +30,20 @@ class AdminService:
         self._clock = clock
 
     async def account(self, username: str) -> int:
-        """Return the account of this name, added if there was none."""
+        """Return the account of this name, added if there was none and the platform is ours.
 
-        async def work(connection: AsyncConnection) -> int:
-            found = await self._daos.accounts.id_of(connection, username)
-            return (
-                found if found is not None else await self._daos.accounts.add(connection, username)
-            )
+        Raises:
+            NotFound: there is none, and a live platform adds its accounts itself.
+        """
+        return await self._database.write(lambda c: self._account(c, username))
 
-        return await self._database.write(work)
+    async def _account(self, connection: AsyncConnection, username: str) -> int:
+        found = await self._daos.accounts.id_of(connection, username)
+        if found is not None:
+            return found
+        if not await connection.run_sync(migrations.keeps_platform):
+            raise NotFound("account", username, f"there is no account {username}")
+        return await self._daos.accounts.add(connection, username)
 
     async def new_token(self, account: int, *, days: int = 1, label: str = "") -> str:
         """Return a new token for an account; only its hash is kept.
@@ -78,6 +84,7 @@ class AdminService:
 
         Raises:
             DefinitionError: it is wrong; nothing was written.
+            NotFound: a live platform has no such teacher; nothing was written.
         """
         text, definition = read_exercise(folder)
         instruction = folder / "instruction.md"
@@ -85,9 +92,7 @@ class AdminService:
 
         async def work(connection: AsyncConnection) -> int:
             daos = self._daos
-            author = await daos.accounts.id_of(connection, teacher)
-            if author is None:
-                author = await daos.accounts.add(connection, teacher)
+            author = await self._account(connection, teacher)
             language = await daos.languages.ensure(connection, definition.language)
             course = await daos.courses.ensure(
                 connection, account_id=author, title=definition.course, language_id=language

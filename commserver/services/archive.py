@@ -76,12 +76,27 @@ class Writer:
     """An archive that is being written."""
 
     def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
         self._zip = zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED)
         self.members: dict[str, Member] = {}
 
+    def begin(self) -> None:
+        """Forget whatever was written: a transaction that writes it may be run a second time."""
+        self._zip.close()
+        self._file.seek(0)
+        self._file.truncate()
+        self._zip = zipfile.ZipFile(self._file, "w", zipfile.ZIP_DEFLATED)
+        self.members = {}
+
     @contextmanager
     def member(self, name: str) -> Iterator["MemberWriter"]:
-        """Give one member its lines, until the end of the block."""
+        """Give one member its lines, until the end of the block.
+
+        Raises:
+            StoreRefused: it has them already.
+        """
+        if name in self.members:
+            raise StoreRefused(f"the archive would have {name} twice")
         with self._zip.open(_file_name(name), "w", force_zip64=True) as file:
             writer = MemberWriter(name, file)
             yield writer
@@ -226,7 +241,7 @@ class Archive:
         for name, member in self.manifest.members.items():
             info = self._zip.getinfo(_file_name(name))
             if info.file_size != member.size:
-                raise self._refused(f"{name} is not as long as its manifest says")
+                raise self._damaged(f"{name} is not as long as its manifest says")
             hashed = hashlib.sha256()
             decoder = msgspec.json.Decoder(self._kinds[name])
             rows = 0
@@ -235,9 +250,9 @@ class Archive:
                 hashed.update(line)
                 record = decoder.decode(line)
                 if isinstance(record, Content) and content_hash(record.data) != record.name:
-                    raise self._refused(f"a content is not what its name says: {record.name!r}")
+                    raise self._damaged(f"a content is not what its name says: {record.name!r}")
             if (rows, hashed.hexdigest()) != (member.rows, member.sha256):
-                raise self._refused(f"{name} is not what its manifest says")
+                raise self._damaged(f"{name} is not what its manifest says")
 
     def _parts(self, name: str, kind: type[R]) -> Iterator[list[R]]:
         decoder = msgspec.json.Decoder(kind)
@@ -255,7 +270,7 @@ class Archive:
         with self._zip.open(_file_name(name)) as file:
             while line := file.readline(LINE_LIMIT):
                 if not line.endswith(b"\n"):
-                    raise self._refused(f"a line of {name} is too long or cut")
+                    raise self._damaged(f"a line of {name} is too long or cut")
                 yield line
 
     @contextmanager
@@ -266,12 +281,15 @@ class Archive:
         except OSError as error:
             raise StoreError(f"cannot read {self._path}: {error.strerror or error}") from error
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise self._refused("it is cut, damaged or no archive at all") from error
+            raise self._refused("the archive is damaged, cut or none at all") from error
         except msgspec.MsgspecError as error:
-            raise self._refused(f"what is in it cannot be read: {error}") from error
+            raise self._damaged(f"what is in it cannot be read: {error}") from error
         except (NotImplementedError, RuntimeError, ValueError, LookupError, struct.error) as error:
             # Other compressions, passwords, numbers that no archive has.
-            raise self._refused("it is no archive of commserver") from error
+            raise self._refused("the archive is damaged or none of commserver's") from error
+
+    def _damaged(self, detail: str) -> StoreRefused:
+        return self._refused(f"the archive is damaged: {detail}")
 
     def _refused(self, why: str) -> StoreRefused:
         return StoreRefused(f"cannot restore from {self._path}: {why}")

@@ -12,6 +12,7 @@ from commserver.core.clock import Clock
 from commserver.core.jobs import ContentHash
 from commserver.dao import migrations, whole_tables
 from commserver.dao.database_manager import DatabaseManager
+from commserver.dao.tables import site
 from commserver.errors import NotFound, StoreError, StoreRefused
 from commserver.services.archive import (
     CONTENTS,
@@ -40,13 +41,15 @@ class Summary:
     """What is in an archive, in numbers.
 
     platform: whether the platform's tables are in it. missing: contents of runs that have not
-    ended which are not, since they were lost before.
+    ended which are not, since they were lost before. site: the id of the site that it is of, "" if
+    that has never served.
     """
 
     runs: int
     contents: int
     missing: int
     platform: bool
+    site: str
 
 
 def opened(path: Path) -> Archive:
@@ -86,7 +89,8 @@ class ArchiveService:
         """Put everything of an archive into a database that has nothing of ours yet.
 
         It is migrated first where need be. Contents come before the rows that name them, the rows
-        all at once.
+        all at once. The site's id stays behind, a server that starts makes another: whoever has
+        the same sweeps the other's containers away.
 
         Raises:
             AlreadyManaged: a server is running on this database.
@@ -103,6 +107,8 @@ class ArchiveService:
             async def work(connection: AsyncConnection) -> None:
                 await _empty(connection, tables)
                 for table in tables:
+                    if table is site:
+                        continue
                     for some in archive.rows(table.name):
                         await whole_tables.fill(connection, table, some)
                     if table in whole_tables.PLATFORMS:
@@ -133,6 +139,7 @@ class ArchiveService:
         self, connection: AsyncConnection, archive: Writer, revisions: dict[str, str]
     ) -> Manifest:
         """Write what this transaction sees, a little of it in memory at a time."""
+        archive.begin()
         platforms = whole_tables.PLATFORMS if PLATFORM in revisions else ()
         for table in (*platforms, *whole_tables.OURS):
             with archive.member(table.name) as member:
@@ -179,6 +186,7 @@ def _summary(manifest: Manifest) -> Summary:
         contents=members[CONTENTS].rows,
         missing=manifest.missing,
         platform=PLATFORM in manifest.revisions,
+        site=manifest.site,
     )
 
 

@@ -1,14 +1,21 @@
 """Forgetting one person, on demand."""
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commserver.core.clock import Clock
 from commserver.core.finals import account as recipient_of
 from commserver.dao.dao_manager import DaoManager
 from commserver.dao.database_manager import DatabaseManager
+from commserver.dao.housekeeping import Held
+from commserver.errors import StoreError, StoreRefused
 from commserver.services.auth_service import owner_of
 from commserver.services.file_store import FileStore
+
+log = structlog.get_logger(__name__)
 
 FILE_GRACE = timedelta(minutes=1)  # in which somebody who put the same content names it in a row
 
@@ -18,7 +25,11 @@ class Erased:
     """What there was of an account and is no more.
 
     ended: of the runs, those that had not ended. left: contents that were handed in a moment ago,
-    perhaps by others as well: a running server removes them within about a day.
+    perhaps by others as well, or that the disk did not let go of: a running server removes them
+    within about a day.
+
+    How many finals the account was ever given is still known, as a number beside that of the
+    account: the next one gets the next number.
     """
 
     runs: int
@@ -43,24 +54,48 @@ class EraseService:
         self._files = files
         self._clock = clock
 
+    async def username(self, account: int) -> str | None:
+        """Return what the platform calls an account, None where it has none of this id."""
+        return await self._database.read(lambda c: self._daos.accounts.name_of(c, account))
+
     async def erase(self, account: int) -> Erased:
         """Forget an account; once more changes nothing.
 
         A server that has a run of it in hand finds the row ended when it comes to write, and drops
         the run.
 
+        What is handed in meanwhile may stay: it is new.
+
         Raises:
-            StoreError: nothing was removed but, perhaps, some of the stored contents.
+            StoreError: nothing was removed.
         """
         at = self._clock.utc()
-        recipient = recipient_of(owner_of(account))
-        held = await self._database.write(
-            lambda c: self._daos.housekeeping.erase(c, account, recipient, at)
-        )
+        held = await self._held(account, at)
         removed = left = 0
         for name in held.contents:
-            if await self._files.remove(name, before=at - FILE_GRACE):
-                removed += 1
-            elif await self._files.has(name):
+            try:
+                if await self._files.remove(name, before=at - FILE_GRACE):
+                    removed += 1
+                elif await self._files.has(name):
+                    left += 1
+            except StoreError as error:
+                log.warning("content_not_removed", content=name, error=str(error))
                 left += 1
         return Erased(held.runs, held.ended, held.tokens, held.notices, removed, left)
+
+    async def _held(self, account: int, at: datetime) -> Held:
+        """Forget the rows and return what there was."""
+        recipient = recipient_of(owner_of(account))
+
+        async def work(connection: AsyncConnection) -> Held:
+            return await self._daos.housekeeping.erase(connection, account, recipient, at)
+
+        try:
+            return await self._database.write(work)
+        except StoreRefused:
+            raise
+        except StoreError as error:
+            # A server works beside us: where each waits for a row of the other, PostgreSQL undoes
+            # one of them, and then there is nothing left to wait for.
+            log.warning("erasure_begins_again", error=str(error))
+            return await self._database.write(work)

@@ -30,7 +30,7 @@ from commserver.dao.codes import SourceFile
 from commserver.dao.dao_manager import DaoManager
 from commserver.dao.database_manager import DatabaseManager
 from commserver.dao.executions import StoredRun
-from commserver.errors import DefinitionError, NotFound, StoreRefused
+from commserver.errors import AlreadyExists, DefinitionError, NotFound, StoreError, StoreRefused
 from commserver.graders import tests
 from commserver.graders.content import Content, Draft
 from commserver.graders.definition import is_definition
@@ -59,6 +59,15 @@ class Snapshot:
     newest: StoredRun | None = None
     contents: frozenset[ContentHash] = frozenset()
     graded: bool = False
+
+    @property
+    def gap(self) -> str:
+        """What is missing between the attempt and its grader, in words."""
+        if self.attempt.exercise_id is None:
+            return "the attempt is of no exercise"
+        if self.grader is None:
+            return "the exercise has no grader"
+        return "the exercise has no highest grade"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +164,14 @@ class ExecService:
     def full(self) -> bool:
         """True when no more runs may wait."""
         return self._dispatcher.board.waiting() >= self._queue.limit
+
+    async def database_answers(self) -> bool:
+        """Return whether the database can be read, whatever it says about one attempt."""
+        try:
+            await self._database.read(self._daos.baseline.attempt)
+        except StoreError:
+            return False
+        return True
 
     async def cancel(self, attempt: AttemptId) -> int:
         """End every run of the attempt that has not ended; returns how many were still to end."""
@@ -256,17 +273,49 @@ class ExecService:
             message = f"no engine has the image for {content.language}"
             return await self._refuse(job, Failure(Cause.IMAGE, message))
         await self._files.put(frozen.encoded)
-        submitted = await self._dispatcher.submit(job)
+        submitted = await self._queued(job)
         log.info("run_queued", run=submitted.run, attempt=job.attempt, new=submitted.new)
         return submitted
 
+    async def _queued(self, job: Job) -> Submitted:
+        """Queue a run, or find the one that is the same work, by its row as well as by the board.
+
+        An erasure or a stranger may have changed rows, and the board hears of it only when it
+        comes to write them.
+        """
+        try:
+            submitted = await self._dispatcher.submit(job)
+        except AlreadyExists:
+            if not await self._taken_up(job):
+                raise
+            submitted = await self._dispatcher.submit(job)
+        while not submitted.new and await self._has_ended(submitted.run):
+            if not await self._dispatcher.ended_elsewhere(submitted.run):
+                break  # by its verdict, a moment ago
+            submitted = await self._dispatcher.submit(job)
+        return submitted
+
+    async def _taken_up(self, job: Job) -> bool:
+        """Have the board know the run whose row waits in the way of a new one; False for none."""
+        attempt = job.attempt
+        assert attempt is not None
+        row = await self._database.read(lambda c: self._daos.executions.waiting_of(c, attempt))
+        if row is None or self._dispatcher.board.job(row.job.id) is not None:
+            return False
+        self._dispatcher.take_up(row.job, row.key, tries=row.tries, deaths=row.deaths)
+        return True
+
+    async def _has_ended(self, run: RunId) -> bool:
+        row = await self._database.read(lambda c: self._daos.executions.find(c, run))
+        return row is None or row.state.ended
+
     async def _unreadable(self, attempt: AttemptId, origin: Origin) -> Submitted:
-        """Refuse what a database holds and cannot give: SQLite takes what is no text."""
+        """Refuse what a database holds and cannot give, such as what is no text in SQLite."""
         found = await self._database.read(lambda c: self._daos.attempts.find(c, attempt))
         if found is None:
             raise NotFound("attempt", str(attempt))
         job = self._job(found, ERASED, origin)
-        return await self._refuse(job, Failure(Cause.INTERNAL, "what was handed in is not text"))
+        return await self._refuse(job, Failure(Cause.INTERNAL, "what was handed in cannot be read"))
 
     def _job(self, attempt: Attempt, content: ContentHash, origin: Origin) -> Job:
         """Return a new run of an attempt, without what its runner must have."""
@@ -287,7 +336,7 @@ class ExecService:
             return Failure(Cause.NOT_FOUND, "the attempt has no files")
         content = draft.content()
         if content is None:
-            return Failure(Cause.NOT_FOUND, "the exercise has no grader")
+            return Failure(Cause.NOT_FOUND, seen.gap)
         if self._full_for(seen.attempt.id):
             return Failure(Cause.FULL, "too many submissions are waiting; hand in again later")
         if self._language(seen) not in LANGUAGES:

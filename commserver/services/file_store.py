@@ -118,8 +118,11 @@ class FileStore:
         return content
 
     def _collect(self, shard: str, kept: Collection[str], before: float) -> int:
-        paths = self._folder.glob(f"{shard}*/*/*")
-        return sum(self._remove(path, before) for path in paths if path.name not in kept)
+        try:
+            paths = self._folder.glob(f"{shard}*/*/*")
+            return sum(self._remove(path, before) for path in paths if path.name not in kept)
+        except OSError as error:
+            raise StoreError(f"cannot look through the stored files: {error}") from error
 
     def _remove(self, path: Path, before: float) -> bool:
         try:

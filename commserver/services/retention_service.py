@@ -75,14 +75,27 @@ class RetentionService:
         """Remove everything that is due now, a batch at a time.
 
         Raises:
-            StoreError: not all could be removed; the rest is still due.
+            StoreError: not all could be removed; the rest is still due. What failed is in it.
         """
-        return Forgotten(
-            notices=await self._notices(),  # first: while a final is owed its run stays
-            runs=await self._runs(),
-            logs=await self._logs(),
-            files=await self._contents(),
-        )
+        parts = {
+            "notices": self._notices,  # first: while a final is owed its run stays
+            "runs": self._runs,
+            "logs": self._logs,
+            "files": self._contents,
+        }
+        gone: dict[str, int] = {}
+        failures: list[str] = []
+        for name, part in parts.items():
+            try:
+                gone[name] = await part()
+            except StoreError as error:
+                failures.append(f"{name}: {error}")
+            except Exception:  # a bug of ours must not stop the others, nor end the server
+                log.exception("part_of_cleaning_failed", part=name)
+                failures.append(f"{name}: internal error")
+        if failures:
+            raise StoreError("; ".join(failures))
+        return Forgotten(**gone)
 
     def _before(self, days: Days) -> datetime | None:
         """Return the moment before which nothing is kept, None for never."""
@@ -94,7 +107,7 @@ class RetentionService:
             return 0
         dao = self._dao
         return await self._batches(
-            lambda c: dao.due_notices(c, before=before, limit=BATCH),
+            lambda after, c: dao.due_notices(c, before=before, after=after, limit=BATCH),
             lambda keys, c: dao.forget_notices(c, keys),
         )
 
@@ -104,7 +117,7 @@ class RetentionService:
             return 0
         dao = self._dao
         return await self._batches(
-            lambda c: dao.due_runs(c, ended=ended, limit=BATCH),
+            lambda after, c: dao.due_runs(c, ended=ended, after=after, limit=BATCH),
             lambda runs, c: dao.forget_runs(c, runs, ended=ended),
         )
 
@@ -114,21 +127,21 @@ class RetentionService:
             return 0
         dao = self._dao
         return await self._batches(
-            lambda c: dao.due_logs(c, ended=ended, limit=BATCH),
+            lambda after, c: dao.due_logs(c, ended=ended, after=after, limit=BATCH),
             lambda runs, c: dao.blank_logs(c, runs),
         )
 
     async def _batches(
         self,
-        find: Callable[[AsyncConnection], Awaitable[Sequence[T]]],
+        find: Callable[[T | None, AsyncConnection], Awaitable[Sequence[T]]],
         forget: Callable[[Sequence[T], AsyncConnection], Awaitable[int]],
     ) -> int:
-        """Forget what is found until no more is, or none of it is due any more; how much."""
-        total = 0
-        while due := await self._database.read(find):
-            gone = await self._database.write(partial(forget, due))
-            total += gone
-            if len(due) < BATCH or not gone:
+        """Forget what is found, each batch after the last; how much."""
+        total, last = 0, None
+        while due := await self._database.read(partial(find, last)):
+            total += await self._database.write(partial(forget, due))
+            last = due[-1]
+            if len(due) < BATCH:
                 break
         return total
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import structlog
@@ -9,7 +10,7 @@ import structlog
 from commserver.config import Queue
 from commserver.core.clock import Clock
 from commserver.core.jobs import AttemptId, ContentHash
-from commserver.dao.baseline import Page, Print
+from commserver.dao.baseline import Fingerprint, Page
 from commserver.dao.dao_manager import DaoManager
 from commserver.dao.database_manager import DatabaseManager
 from commserver.errors import StoreError, StoreRefused
@@ -17,21 +18,33 @@ from commserver.services.exec_service import ExecService
 
 log = structlog.get_logger(__name__)
 
-PAGES = 2  # that one sweep reads, one after the other: small ones hold nobody up
+PAGES = 2  # of a kind that one sweep reads, one after the other: small ones hold nobody up
 UNASKED = 1000  # attempts without a run on a page
-PRINTS = 5000  # attempts with their prints on a page
-LOOKS = 1000  # attempts whose files one sweep reads
+FINGERPRINTS = 5000  # attempts with their fingerprints on a page
+LOOKS = 100  # attempts whose files one sweep reads: about half a second
 SIGHTINGS = 1000  # attempts that are watched at a time
-SETTLED = 200_000  # prints that are remembered
-GIVEN_UP = 10_000  # attempts that are remembered because the database cannot give or take them
+SETTLED = 200_000  # fingerprints that are remembered
+GIVEN_UP = 1000  # attempts that are remembered because the database cannot give or take them
 FIRST = AttemptId(0)  # below every attempt that is looked at
 
 
 class Sighting(NamedTuple):
-    """What an attempt held when it was seen first; `at` in monotonic seconds."""
+    """What an attempt held when it was seen first; `at` in monotonic seconds.
+
+    failures: how often it could not be taken since, for want of an answer of the database.
+    """
 
     content: ContentHash
     at: float
+    failures: int = 0
+
+
+@dataclass(slots=True)
+class Round:
+    """One way through all attempts, again and again: `after` is where the next page begins."""
+
+    unasked: bool  # only those without a run
+    after: AttemptId = FIRST
 
 
 class SweepService:
@@ -56,9 +69,12 @@ class SweepService:
         self._exec = execs
         self._queue = queue
         self._clock = clock
-        self._after = FIRST  # where the next page begins
+        # What never had a run comes first: it does not wait until all others were seen.
+        self._rounds = [Round(unasked=True)]
+        if queue.sweep == "changed":
+            self._rounds.append(Round(unasked=False))
         self._seen: dict[AttemptId, Sighting] = {}
-        self._settled: dict[AttemptId, Print] = {}  # of which nothing was missed
+        self._settled: dict[AttemptId, Fingerprint] = {}  # of which nothing was missed
         self._given_up: dict[AttemptId, None] = {}  # oldest first
 
     async def run(self) -> None:
@@ -70,9 +86,13 @@ class SweepService:
                 await self.sweep()
             except StoreError as error:
                 log.warning("sweep_failed", error=str(error))
+            except Exception:  # a bug of ours: it must not end the server, and others can be swept
+                log.exception("sweep_failed")
 
     async def sweep(self) -> None:
         """Take what has stood for long enough, oldest first, then look what else there is.
+
+        What failed comes last the next time: it may be that one attempt alone which fails.
 
         Raises:
             StoreError: the database did not answer; the next sweep goes on from here.
@@ -80,54 +100,78 @@ class SweepService:
         for attempt, sighting in self._due():
             if self._exec.full:
                 break
-            await self._take(attempt, sighting.content)
-        await self._look()
+            await self._take(attempt, sighting)
+        looks = LOOKS
+        for round in self._rounds:
+            looks = await self._look(round, looks)
 
     def _due(self) -> Iterator[tuple[AttemptId, Sighting]]:
         now = self._clock.now()
-        for attempt, sighting in sorted(self._seen.items()):
+        for attempt, sighting in sorted(
+            self._seen.items(), key=lambda one: (one[1].failures, one[0])
+        ):
             if now - sighting.at >= self._queue.sweep_age:
                 yield attempt, sighting
 
-    async def _take(self, attempt: AttemptId, content: ContentHash) -> None:
+    async def _take(self, attempt: AttemptId, sighting: Sighting) -> None:
         try:
-            submitted = await self._exec.sweep(attempt, content)
+            submitted = await self._exec.sweep(attempt, sighting.content)
         except Exception as error:  # whatever it is, the other attempts are not to pay for it
+            self._seen[attempt] = sighting._replace(failures=sighting.failures + 1)
             self._give_up(attempt, error)
         else:
             if submitted:
                 log.info("attempt_swept", attempt=attempt, run=submitted.run)
         del self._seen[attempt]  # what was not taken is seen anew, if it still is to be
 
-    async def _look(self) -> None:
-        """See what is new on the next pages, as much of it as may be watched."""
-        looks = LOOKS
+    async def _look(self, round: Round, looks: int) -> int:
+        """See what is new on the next pages, as much of it as may be watched.
+
+        Returns how many of the looks are left.
+        """
         for _ in range(PAGES):
-            page = await self._page()
-            for attempt, print in page.attempts.items():
-                if not self._is_news(attempt, print):
+            page = await self._page(round, UNASKED if round.unasked else FINGERPRINTS)
+            for attempt, fingerprint in page.attempts.items():
+                if not self._is_news(attempt, fingerprint):
                     continue
                 if not looks or len(self._seen) >= SIGHTINGS:
-                    return
+                    return looks
                 looks -= 1
-                await self._look_at(attempt, print)
-                self._after = attempt
-            self._after = FIRST if page.last is None else page.last
+                round.after = attempt  # also when it fails: then the others come first
+                await self._look_at(attempt, fingerprint)
+            round.after = FIRST if page.last is None else page.last
             if page.last is None:
-                return
+                break
+        return looks
 
-    def _is_news(self, attempt: AttemptId, print: Print) -> bool:
+    def _is_news(self, attempt: AttemptId, fingerprint: Fingerprint) -> bool:
         if attempt in self._seen or attempt in self._given_up:
             return False
-        return not print or self._settled.get(attempt) != print
+        return not fingerprint or self._settled.get(attempt) != fingerprint
 
-    async def _page(self) -> Page:
-        after, dao = self._after, self._daos.baseline
-        if self._queue.sweep == "changed":
-            return await self._database.read(lambda c: dao.prints(c, after=after, limit=PRINTS))
-        return await self._database.read(lambda c: dao.unasked(c, after=after, limit=UNASKED))
+    async def _page(self, round: Round, limit: int) -> Page:
+        """Return the next page; a shorter one where the database cannot give a whole one.
 
-    async def _look_at(self, attempt: AttemptId, print: Print) -> None:
+        So that all others are found, the one attempt that it cannot give is given up.
+        """
+        dao, after, without = self._daos.baseline, round.after, list(self._given_up)
+        read = dao.unasked if round.unasked else dao.fingerprints
+        try:
+            return await self._database.read(
+                lambda c: read(c, after=after, limit=limit, without=without)
+            )
+        except StoreRefused as error:
+            if limit > 1:
+                return await self._page(round, limit // 2)
+            odd = await self._database.read(
+                lambda c: dao.first(c, after=after, without=without, unasked=round.unasked)
+            )
+            if odd is None:
+                raise
+            self._give_up(odd, error)
+            return Page({}, odd)
+
+    async def _look_at(self, attempt: AttemptId, fingerprint: Fingerprint) -> None:
         try:
             content = await self._exec.missed(attempt)
         except Exception as error:  # likewise
@@ -135,8 +179,8 @@ class SweepService:
             return
         if content is not None:
             self._seen[attempt] = Sighting(content, self._clock.now())
-        elif print:
-            self._settled[attempt] = print
+        elif fingerprint:
+            self._settled[attempt] = fingerprint
             _forget_oldest(self._settled, SETTLED)
 
     def _give_up(self, attempt: AttemptId, error: Exception) -> None:
@@ -148,6 +192,6 @@ class SweepService:
         _forget_oldest(self._given_up, GIVEN_UP)
 
 
-def _forget_oldest(memory: dict[AttemptId, Print] | dict[AttemptId, None], most: int) -> None:
+def _forget_oldest(memory: dict[AttemptId, Fingerprint] | dict[AttemptId, None], most: int) -> None:
     if len(memory) > most:
         del memory[next(iter(memory))]

@@ -3,6 +3,7 @@
 import re
 
 from commserver.core import states
+from commserver.dao.postgresql import PARAMETERS
 from tests.conftest import ROOT
 
 
@@ -23,3 +24,14 @@ def test_links_between_pages_lead_somewhere() -> None:
 
     assert links
     assert not [f"{page.name}: {link}" for page, link in links if not (page.parent / link).exists()]
+
+
+def test_the_page_on_the_database_knows_every_parameter_and_only_events_that_are_logged() -> None:
+    page = (ROOT / "docs" / "database.md").read_text()
+    [parameters] = re.findall(r"^- \*\*Parameters\*\*(.*?)^- ", page, re.MULTILINE | re.DOTALL)
+    events = re.findall(r"^\| `(\w+)` \|", page.partition("## What the log says")[2], re.MULTILINE)
+    code = "".join(path.read_text() for path in (ROOT / "commserver").rglob("*.py"))
+
+    assert all(f"`{name}`" in parameters for name in PARAMETERS)
+    assert len(events) == 7
+    assert [event for event in events if f'("{event}"' not in code] == []

@@ -18,6 +18,7 @@ log = structlog.get_logger(__name__)
 GATEWAY = "backend"
 LARGEST_ID = 2**63 - 1  # what both databases can hold
 STORE_PAUSES = (0.2, 5.0)  # seconds, first and longest, while the database is away
+STORE_TRIES = 30  # of one EXERCISE while the database answers, but not about this attempt
 MESSAGE_SHOWN = 200  # characters of a backend's text that are logged
 
 
@@ -34,11 +35,13 @@ class Link:
 async def on_exercise(packet: Exercise, link: Link) -> None:
     """Have the attempt run. While the database is away the link is not read: nothing is lost.
 
-    One that the database will never take is given up, so that it does not stop all others.
+    One that the database will never take, or fails alone time after time, is given up, so that it
+    does not stop all others.
     """
     link.protocol.welcomed()  # by its work, where the backend is silent about the token
     attempt = attempt_id(packet.id)
     back_off = BackOff(*STORE_PAUSES)
+    tries = 0
     while True:
         try:
             await link.exec.submit(attempt, Origin(GATEWAY, link.name, str(packet.id)))
@@ -46,6 +49,9 @@ async def on_exercise(packet: Exercise, link: Link) -> None:
             raise
         except StoreError as error:
             log.warning("exercise_waits", id=attempt, error=str(error))
+            tries += await link.exec.database_answers()
+            if tries >= STORE_TRIES:
+                raise StoreRefused(f"gave up on attempt {attempt}: {error}") from error
             await asyncio.sleep(back_off.pause())
         else:
             return

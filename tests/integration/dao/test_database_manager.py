@@ -7,8 +7,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from commserver.dao.column_types import Whole
 from commserver.dao.database_manager import DatabaseManager
-from commserver.errors import AlreadyExists, CommServerError, NotFound, StoreError
+from commserver.errors import AlreadyExists, CommServerError, NotFound, StoreError, StoreRefused
 
 FOR_EVER = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
 
@@ -132,6 +133,41 @@ async def test_a_value_that_does_not_fit_is_a_store_error(
         await notes.write(lambda c: insert(c, body, number))
 
     assert await bodies(notes) == []
+
+
+async def test_a_value_that_cannot_be_read_is_refused_and_not_shown(notes: DatabaseManager) -> None:
+    await notes.write(lambda c: insert(c, "secret"))
+    query = text("SELECT body FROM notes").columns(body=Whole)
+
+    with pytest.raises(StoreRefused) as caught:
+        await notes.read(lambda c: c.scalar(query))
+
+    assert str(caught.value) == "a value in the database is no whole number"
+    assert caught.value.__cause__ is caught.value.__context__ is None
+    assert await bodies(notes) == ["secret"]
+
+
+async def test_what_a_rule_of_the_platforms_refuses_is_refused_for_good(
+    notes: DatabaseManager, engine_name: str
+) -> None:
+    if engine_name == "sqlite":
+        await execute(
+            notes,
+            "CREATE TRIGGER rule BEFORE INSERT ON notes"
+            " BEGIN SELECT RAISE(ABORT, 'not on my watch'); END",
+        )
+    else:
+        await execute(
+            notes,
+            "CREATE FUNCTION rule() RETURNS trigger LANGUAGE plpgsql"
+            " AS $$ BEGIN RAISE 'not on my watch'; END $$",
+        )
+        await execute(
+            notes, "CREATE TRIGGER rule BEFORE INSERT ON notes FOR EACH ROW EXECUTE FUNCTION rule()"
+        )
+
+    with pytest.raises(StoreRefused, match="not on my watch"):
+        await notes.write(lambda c: insert(c, "a"))
 
 
 async def test_a_mistake_of_ours_in_a_statement_is_a_store_error(notes: DatabaseManager) -> None:

@@ -1,7 +1,5 @@
 """Beside a live platform: its tables are read and added to, and otherwise left byte for byte."""
 
-import time
-
 import pytest
 from alembic import command
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -68,9 +66,9 @@ async def work(database: DatabaseManager, daos: DaoManager) -> None:
         assert await daos.attempts.find(connection, attempt)
         assert await daos.codes.of_attempt(connection, attempt)
         assert await daos.scripts.newest(connection, 1)
-        for swept in (daos.baseline.unasked, daos.baseline.prints):
+        for swept in (daos.baseline.unasked, daos.baseline.fingerprints):
             page = await swept(connection, after=AttemptId(ATTEMPTS - 10), limit=100)
-            assert bool(page.attempts) is (swept == daos.baseline.prints)
+            assert bool(page.attempts) is (swept == daos.baseline.fingerprints)
         assert await daos.baseline.ensure(connection, at=NOW) == ATTEMPTS
         for grade in (7, 20):
             await daos.grades.add(connection, attempt, grade, AT_MS)
@@ -142,22 +140,3 @@ async def test_scripts_come_newest_first_and_an_empty_one_grades_nothing(
         found = await database.read(newest)
 
     assert found == ["format = 1", None, None]
-
-
-async def test_the_first_start_sweeps_nothing_and_later_what_is_new(
-    live: Live, daos: DaoManager
-) -> None:
-    await grant(live)
-    async with DatabaseManager(live.url) as database:
-        await migrations.upgrade(database)
-        baseline = await database.write(lambda c: daos.baseline.ensure(c, at=NOW))
-        began = time.perf_counter()
-        first = await database.read(lambda c: daos.baseline.unasked(c, after=baseline, limit=2000))
-        seconds = time.perf_counter() - began
-        live.run(NEW_ROWS)
-        second = await database.read(lambda c: daos.baseline.unasked(c, after=baseline, limit=2000))
-
-    assert baseline == ATTEMPTS
-    assert not first.attempts
-    assert list(second.attempts) == [NEW_ATTEMPT]
-    assert seconds < 1.0

@@ -253,6 +253,14 @@ async def test_what_is_waited_for_can_be_given_up(empty_url: str) -> None:
         ("DO $$ BEGIN RAISE 'full' USING ERRCODE = '53100'; END $$", StoreError, "full"),
         ("DO $$ BEGIN RAISE 'many' USING ERRCODE = '53300'; END $$", StoreError, "many"),
         ("DO $$ BEGIN RAISE 'torn' USING ERRCODE = '40001'; END $$", StoreError, "torn"),
+        ("DO $$ BEGIN RAISE 'mute' USING ERRCODE = '25006'; END $$", StoreError, "mute"),
+        ("DO $$ BEGIN RAISE 'barred' USING ERRCODE = '42501'; END $$", StoreError, "barred"),
+        ("DO $$ BEGIN RAISE 'lock' USING ERRCODE = '55P03'; END $$", StoreError, "lock"),
+        ("DO $$ BEGIN RAISE 'disk' USING ERRCODE = '58030'; END $$", StoreError, "disk"),
+        ("DO $$ BEGIN RAISE 'remote' USING ERRCODE = 'HV00N'; END $$", StoreError, "remote"),
+        ("DO $$ BEGIN RAISE 'by a rule'; END $$", StoreRefused, "by a rule"),
+        ("DO $$ BEGIN RAISE 'deep' USING ERRCODE = '54001'; END $$", StoreRefused, "deep"),
+        ("DO $$ BEGIN RAISE 'rotten' USING ERRCODE = 'XX001'; END $$", StoreRefused, "rotten"),
     ],
 )
 async def test_what_will_never_go_better_is_told_from_what_may(

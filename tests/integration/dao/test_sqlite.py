@@ -147,6 +147,28 @@ async def test_what_can_never_be_read_is_told_from_a_database_that_is_away(
         await database.read(work)
 
 
+def damage(path: Path) -> None:
+    """Make the last page of a file unreadable."""
+    path.write_bytes(path.read_bytes()[:-4096] + b"\xff" * 4096)
+
+
+async def test_what_lies_on_a_damaged_page_is_refused_and_all_else_is_read(path: Path) -> None:
+    url = f"sqlite:///{path}"
+    async with DatabaseManager(url) as database:
+        await database.write(lambda c: c.execute(text("CREATE TABLE notes (id INTEGER, t TEXT)")))
+        row = text("INSERT INTO notes VALUES (:id, :t)")
+        await database.write(
+            lambda c: c.execute(row, [{"id": number, "t": "x" * 1000} for number in range(100)])
+        )
+    damage(path)
+
+    async with DatabaseManager(url) as database:
+        first = text("SELECT id FROM notes LIMIT 1")
+        assert await database.read(lambda c: c.scalar(first)) == 0
+        with pytest.raises(StoreRefused, match="malformed"):
+            await database.read(lambda c: c.scalar(text("SELECT max(t) FROM notes")))
+
+
 async def test_a_folder_that_cannot_be_made_is_a_store_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 

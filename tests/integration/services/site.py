@@ -234,3 +234,17 @@ class Site:
     def ends(self) -> list[RunEnded]:
         """Return the ends that were told, in order."""
         return [event for event in self.events if isinstance(event, RunEnded)]
+
+
+async def hide_files(site: Site, attempt: AttemptId) -> None:
+    """Let a live platform's view on PostgreSQL fail for the files of one attempt."""
+    await site.sql("ALTER TABLE codes RENAME TO all_codes")
+    await site.sql(
+        "CREATE FUNCTION shown(attempt bigint, content text) RETURNS text LANGUAGE plpgsql AS"
+        f" $$ BEGIN IF attempt = {attempt} THEN RAISE 'cannot be shown'; END IF;"
+        " RETURN content; END $$"
+    )
+    await site.sql(
+        "CREATE VIEW codes AS SELECT id, user_exercise_id, name, create_timestamp,"
+        " modify_timestamp, shown(user_exercise_id, content) AS content FROM all_codes"
+    )

@@ -33,6 +33,18 @@ async def test_an_account_is_added_once(site: Site) -> None:
     assert await site.admin.account("ada") == ada
 
 
+async def test_no_account_is_added_beside_a_live_platform(site: Site, folder: Path) -> None:
+    ada = await site.admin.account("ada")
+    await site.sql("DROP TABLE platform_version")
+
+    assert await site.admin.account("ada") == ada
+    for adding in (site.admin.account("nobody"), site.admin.import_exercise(folder, "nobody")):
+        with pytest.raises(NotFound, match="there is no account nobody"):
+            await adding
+    assert await site.count("accounts") == 1
+    assert await site.count("languages") == 0
+
+
 async def test_tokens_are_long_random_and_never_the_same(site: Site) -> None:
     account = await site.admin.account("ada")
 

@@ -1,6 +1,7 @@
 """A site in one file: out of one kind of database, into another, and nothing that is not one."""
 
 import hashlib
+import itertools
 import json
 import os
 import resource
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commserver.core.finals import account
 from commserver.core.jobs import OwnerId, RunId
@@ -113,8 +116,11 @@ async def test_a_site_goes_on_in_the_other_kind_of_database_as_if_nothing_had_be
     elsewhere = path.parent / "elsewhere"
 
     assert await restored(path, new_host, elsewhere, clock) == summary
-    assert summary == Summary(runs=5, contents=5, missing=0, platform=True)
-    assert await rows(new_host) == await rows(site.url)
+    former = await site.database.read(whole_tables.site_id)
+    assert summary == Summary(runs=5, contents=5, missing=0, platform=True, site=former)
+    # It may be tried out beside the former one, on its engine, whose containers it sweeps.
+    assert former
+    assert await rows(new_host) == await rows(site.url) | {"site": []}
 
     async with Site(elsewhere, clock, url=new_host).open() as moved:
         waiting = [runs["second"], runs["third"]]
@@ -407,25 +413,27 @@ async def test_a_cut_archive_is_refused(good: Path, length: float) -> None:
     kept = int(len(whole) * length) if 0 < length < 1 else int(length)
     fill(good, whole[:kept])
 
-    assert await refused(good) == "it is cut, damaged or no archive at all"
+    assert await refused(good) == "the archive is damaged, cut or none at all"
 
 
 async def test_no_flipped_bit_goes_unnoticed_or_does_worse_than_a_sentence(good: Path) -> None:
     whole = filling(good)
     expected = list(everything(good))
-    refusals = 0
+    refusals = damage = 0
     for position in range(0, len(whole), 11):
         flipped = bytearray(whole)
         flipped[position] ^= 1 << position % 8
         fill(good, bytes(flipped))
         try:
             found = list(everything(good))
-        except StoreError:
+        except StoreError as error:
             refusals += 1
+            damage += "the archive is damaged" in str(error)
         else:
             # In a field that means nothing to us, such as the time of a member.
             assert found == expected
     assert refusals > len(whole) // 11 * 0.8
+    assert damage > refusals * 0.8
 
 
 def everything(path: Path) -> Iterator[object]:
@@ -440,7 +448,7 @@ def everything(path: Path) -> Iterator[object]:
 
 async def test_other_files_are_refused(good: Path) -> None:
     fill(good, b"a letter")
-    assert await refused(good) == "it is cut, damaged or no archive at all"
+    assert await refused(good) == "the archive is damaged, cut or none at all"
 
     with zipfile.ZipFile(good, "w") as file:
         file.writestr("letter.txt", "Dear")
@@ -513,7 +521,7 @@ async def test_a_line_without_end_is_refused_before_it_fills_the_memory(
     repack(good, members)
     size = len(filling(good))
 
-    assert await refused(good) == "a line of tokens is too long or cut"
+    assert await refused(good) == "the archive is damaged: a line of tokens is too long or cut"
     assert size < 1 << 20
 
 
@@ -528,7 +536,9 @@ async def test_a_manifest_without_end_is_refused(good: Path) -> None:
 async def test_a_content_under_another_name_is_refused(good: Path) -> None:
     changed(good, "contents", lambda row: row | {"name": "../../evil"})
 
-    assert await refused(good) == "a content is not what its name says: '../../evil'"
+    assert await refused(good) == (
+        "the archive is damaged: a content is not what its name says: '../../evil'"
+    )
 
 
 @pytest.mark.parametrize(
@@ -553,11 +563,63 @@ async def test_a_member_that_is_not_what_the_manifest_says_is_refused(good: Path
     told = json.loads(members["manifest.json"])["members"]
     told["tokens"]["sha256"] = "0" * 64
     repack(good, members, members=told)
-    assert await refused(good) == "tokens is not what its manifest says"
+    assert await refused(good) == "the archive is damaged: tokens is not what its manifest says"
 
     told["tokens"] = {"rows": 1, "size": 3, "sha256": "0" * 64}
     repack(good, unpacked(good), members=told)
-    assert await refused(good) == "tokens is not as long as its manifest says"
+    assert (
+        await refused(good) == "the archive is damaged: tokens is not as long as its manifest says"
+    )
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql"])
+@pytest.mark.parametrize("losses", [1, 2])
+async def test_a_backup_that_loses_its_connection_is_made_anew_or_not_at_all(
+    site: Site,
+    archives: ArchiveService,
+    path: Path,
+    new_host: str,
+    clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
+    losses: int,
+) -> None:
+    await busy(site)
+    expected = await rows(site.url)
+    contents, tries = whole_tables.contents, itertools.count(1)
+
+    async def lost(connection: AsyncConnection) -> AsyncIterator[object]:
+        if next(tries) <= losses:  # when all tables are written
+            await connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+        async for one in contents(connection):
+            yield one
+
+    monkeypatch.setattr(whole_tables, "contents", lost)
+
+    if losses > 1:
+        with pytest.raises(StoreError, match="the connection to the database was lost"):
+            await archives.backup(path)
+        assert list(path.parent.glob(f"*{path.name}*")) == []
+        return
+    await archives.backup(path)
+
+    await restored(path, new_host, path.parent / "elsewhere", clock)
+    assert await rows(new_host) == expected | {"site": []}
+    undisturbed = path.with_name("undisturbed")
+    await archives.backup(undisturbed)
+    assert size(path) == size(undisturbed)
+
+
+def size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def test_no_member_is_written_twice(path: Path) -> None:
+    with archive_file.written(path) as writer:
+        with writer.member("tokens"):
+            pass
+
+        with pytest.raises(StoreRefused, match="twice"), writer.member("tokens"):
+            pass
 
 
 async def test_a_site_of_many_runs_needs_no_more_memory_than_one_of_few(

@@ -1,20 +1,26 @@
 """Forgetting an account: nothing of it stays with us, nothing of anybody else goes."""
 
+import asyncio
 import os
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import asyncpg
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commserver.core.execution import Broken, Cause, Completed, Failure, Status, Verdict
-from commserver.core.jobs import AttemptId, Origin, RunId
+from commserver.core.finals import Cursor, account
+from commserver.core.jobs import AttemptId, Origin, OwnerId, RunId
 from commserver.core.states import State
 from commserver.dao import whole_tables
-from commserver.errors import NotAuthenticated
+from commserver.errors import NotAuthenticated, StoreError, StoreRefused
 from commserver.services.erase_service import Erased, EraseService
+from commserver.services.finals_service import FinalsService
 from tests.fake_sandbox import FakeSandbox
-from tests.fakes import FakeClock, make_offer
-from tests.integration.services.site import Site, until
+from tests.fakes import FakeClock, completed, make_offer
+from tests.integration.services.site import PATIENCE, Site, until
 
 NODE = make_offer("node", engine="node", remote=True)
 NOTHING = Erased(runs=0, ended=0, tokens=0, finals=0, contents=0, left=0)
@@ -80,8 +86,9 @@ async def test_nothing_that_was_held_of_an_account_is_found_any_more(
     assert [path for path in (site.state / "files").rglob("*") if path.is_file()] == []
     with pytest.raises(NotAuthenticated):
         await site.auth.identify(token)
-    for table in ("notices", "series", "leases", "tokens"):
+    for table in ("notices", "leases", "tokens"):
         assert await site.count(table) == 0
+    assert await site.sql("SELECT recipient, last FROM series") == [(f"account:{ada}", 2)]
     assert await site.sql("SELECT DISTINCT account_id, grade, verdict FROM executions") == [
         (None, None, None)
     ]
@@ -180,6 +187,30 @@ async def test_what_was_handed_in_a_moment_ago_may_be_somebody_elses_too(
     assert await site.files.get(content)
 
 
+async def test_what_the_disk_does_not_let_go_of_is_counted_as_left(
+    site: Site, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await judged(site, "work")
+    await judged(site, "other work")
+    content = (await site.row(run)).job.content
+    later(site, clock)
+    unlink = Path.unlink
+
+    def refused(path: Path, *rest: bool) -> None:
+        if path.name == content:
+            raise OSError(30, "Read-only file system")
+        unlink(path, *rest)
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    eraser = EraseService(site.database, site.daos, site.files, clock)
+
+    erased = await eraser.erase(await site.admin.account("ada"))
+
+    assert (erased.runs, erased.contents, erased.left) == (2, 1, 1)
+    assert (await site.row(run)).job.content == ""
+    assert await site.files.has(content)
+
+
 async def test_a_server_that_has_a_run_in_hand_drops_it_and_works_on(
     state_of_another: EraseService, site: Site, clock: FakeClock
 ) -> None:
@@ -225,3 +256,167 @@ async def test_the_same_attempt_may_be_handed_in_anew(
     assert new != old
     assert (await site.row(new)).state is State.QUEUED
     assert (await site.row(old)).state is State.CANCELLED
+
+
+@pytest.mark.parametrize("held", [False, True])
+async def test_the_same_content_may_be_handed_in_anew(
+    site: Site, eraser: EraseService, clock: FakeClock, held: bool
+) -> None:
+    """The board still knows the old run, waiting or in hand, and would call it the same work."""
+    attempt, old = await handed_in(site, "work")
+    lease = await site.lease() if held else None
+    later(site, clock)
+    await eraser.erase(await site.admin.account("ada"))
+
+    new = await site.submit(attempt)
+
+    assert new != old
+    assert [job.id for job in site.board.runs_of_attempt(attempt)] == [new]
+    if lease:
+        assert not site.board.holds(lease.id), "its holder is told to stop"
+        assert not await site.runs.finished(lease, completed(1))
+    await site.runs.finished(await site.lease(), completed(7))
+    assert [value for value, _ in await site.results(attempt)] == [7]
+    [end] = site.ends()
+    assert (end.job.id, len(end.notices)) == (new, 1)
+
+
+async def test_it_is_the_same_work_as_long_as_its_row_has_not_ended(site: Site) -> None:
+    """The row of a run that a slot of ours has says that it waits."""
+    attempt, run = await handed_in(site, "work")
+    assert await site.submit(attempt) == run
+    lease = await site.lease()
+
+    assert await site.submit(attempt) == run
+
+    assert site.board.holds(lease.id)
+    assert await site.count("executions") == 1
+
+
+async def test_a_run_that_ends_while_it_is_handed_in_again_was_the_same_work(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt, run = await handed_in(site, "work")
+    lease = await site.lease()
+    find = site.daos.executions.find
+
+    async def find_later(connection: AsyncConnection, run: RunId) -> object:
+        monkeypatch.undo()
+        await site.runs.finished(lease, completed(7))
+        return await site.database.read(lambda c: find(c, run))
+
+    monkeypatch.setattr(site.daos.executions, "find", find_later)
+
+    assert await site.submit(attempt) == run
+
+    assert (await site.row(run)).state is State.DONE
+    assert await site.count("executions") == 1
+
+
+# -- beside a server that works -------------------------------------------------------------------
+
+
+async def test_no_number_of_a_final_is_given_twice(
+    site: Site, eraser: EraseService, clock: FakeClock
+) -> None:
+    """A socket that is open has its place in the series, and a receipt may come late."""
+    await judged(site, "work")
+    await judged(site, "other work")
+    finals = FinalsService(site.database, site.daos, clock)
+    recipient = account(OwnerId(str(await site.admin.account("ada"))))
+    owed = await finals.owed(recipient, 0)
+    socket = Cursor()
+    socket.caught_up(owed.finals, owed.last, more=owed.more)
+    await eraser.erase(await site.admin.account("ada"))
+
+    run = await judged(site, "new work")
+    late = [(recipient, 2)]
+    await site.database.write(lambda c: site.daos.notices.delivered(c, late, clock.utc()))
+
+    [(number,)] = [notice[1:] for notice in site.ends()[-1].notices]
+    assert socket.heard(number)
+    assert [(final.run, final.seq) for final in (await finals.owed(recipient, 0)).finals] == [
+        (run, 3)
+    ]
+
+
+async def test_finals_and_an_erasure_of_one_account_do_not_hinder_each_other(
+    site: Site, eraser: EraseService
+) -> None:
+    """Each round: two verdicts are stored while all is erased, in whatever order they come."""
+    ada = await site.admin.account("ada")
+    exercise = await site.exercise()
+    erased = told = 0
+    for number in range(25):
+        for part in range(3):
+            attempt = await site.attempt(exercise, {"main.py": f"{number}-{part}"})
+            await site.submit(attempt)
+        first, *others = await site.runs.try_lease(make_offer(), 3)
+        await site.runs.finished(first, completed(1))
+
+        counted = await asyncio.gather(
+            *(site.runs.finished(lease, completed(1)) for lease in others), eraser.erase(ada)
+        )
+
+        *stored, held = counted
+        assert isinstance(held, Erased)
+        assert (held.runs, held.ended) == (3, stored.count(False))
+        erased += held.finals
+        told += 1 + sum(map(bool, stored))
+        assert await site.count("notices") == 0
+        assert (
+            await site.sql(
+                "SELECT id FROM executions"
+                " WHERE account_id IS NOT NULL OR verdict IS NOT NULL OR content_hash <> ''"
+            )
+            == []
+        )
+        assert len(site.board) == 0
+    assert erased == told
+    assert not any(isinstance(end, Broken) for end in (e.outcome for e in site.ends()))
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql"], indirect=True)
+async def test_a_deadlock_costs_an_erasure_nothing(
+    site: Site, eraser: EraseService, clock: FakeClock
+) -> None:
+    """SQLite's writers take turns."""
+    runs = sorted([await judged(site, "work"), await judged(site, "other work")])
+    later(site, clock)
+    lock = "SELECT 1 FROM executions WHERE id = $1 FOR UPDATE"
+    stranger = await asyncpg.connect(site.url)
+    watcher = await asyncpg.connect(site.url)
+    transaction = stranger.transaction()
+    await transaction.start()
+    await stranger.execute(lock, runs[1])
+    erasing = asyncio.create_task(eraser.erase(await site.admin.account("ada")))
+    waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    async with asyncio.timeout(PATIENCE):
+        while not await watcher.fetchval(waits):
+            pass
+
+    await stranger.execute(lock, runs[0])  # now each waits for the other
+    await transaction.rollback()
+
+    assert (await erasing).runs == 2
+    assert await site.count("notices") == 0
+    await stranger.close()
+    await watcher.close()
+
+
+@pytest.mark.parametrize(("error", "tries"), [(StoreError("away"), 2), (StoreRefused("no"), 1)])
+async def test_what_fails_twice_or_always_will_is_told(
+    site: Site, eraser: EraseService, monkeypatch: pytest.MonkeyPatch, error: StoreError, tries: int
+) -> None:
+    tried = []
+
+    async def fails(*_: object) -> None:
+        tried.append(1)
+        raise error
+
+    monkeypatch.setattr(site.daos.housekeeping, "erase", fails)
+
+    with pytest.raises(StoreError):
+        await eraser.erase(1)
+
+    assert len(tried) == tries

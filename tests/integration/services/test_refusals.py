@@ -9,11 +9,11 @@ import pytest
 
 from commserver.core.execution import Cause, Completed, Failure, Status, Verdict
 from commserver.core.states import State
-from commserver.errors import StoreRefused
+from commserver.errors import AlreadyExists, StoreRefused
 from commserver.graders import tests as graders
 from tests.fake_sandbox import FakeSandbox
 from tests.fakes import FakeClock, completed, make_offer
-from tests.integration.services.site import Site, until
+from tests.integration.services.site import Site, hide_files, until
 
 TOO_MUCH = 2**70  # points, that no column holds
 NODE = make_offer("node", engine="node", remote=True)
@@ -106,6 +106,76 @@ async def test_a_lease_whose_end_is_refused_is_not_expired_for_ever(
     assert (await site.row(run)).state is State.LEASED
 
 
+async def test_a_grade_that_the_platform_refuses_ends_its_run_on_every_database(
+    site: Site, clock: FakeClock
+) -> None:
+    """A trigger of its own, which says no in its own words."""
+    says = "'the term is closed'"
+    if site.url.startswith("sqlite"):
+        await site.sql(
+            f"CREATE TRIGGER never BEFORE INSERT ON grades BEGIN SELECT RAISE(ABORT, {says}); END"
+        )
+    else:
+        await site.sql(
+            "CREATE FUNCTION never() RETURNS trigger LANGUAGE plpgsql"
+            f" AS $$ BEGIN RAISE EXCEPTION {says}; END $$"
+        )
+        await site.sql(
+            "CREATE TRIGGER never BEFORE INSERT ON grades FOR EACH ROW EXECUTE FUNCTION never()"
+        )
+    run = await site.submit(await site.attempt(await site.exercise()))
+
+    for _ in range(3):
+        clock.advance(5.0)
+        assert await site.runs.finished(await site.lease(), completed())
+
+    failure = Failure(Cause.INTERNAL, "the outcome could not be stored")
+    assert (await site.row(run)).ending == failure
+    assert len(site.ends()) == 1
+
+
+# -- rows that are not as the board has them ------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["print(42)", "print(43)"])
+@pytest.mark.parametrize("held", [False, True])
+async def test_an_attempt_whose_run_was_let_go_of_while_its_row_waits_may_be_handed_in_again(
+    site: Site, source: str, held: bool
+) -> None:
+    attempt = await site.attempt(await site.exercise())
+    run = await site.submit(attempt)
+    lease = await site.lease() if held else None
+    await site.sql("UPDATE executions SET tries = 1")  # a stranger's doing
+    if lease:
+        assert not await site.runs.finished(lease, completed())
+    else:
+        assert not await site.exec.cancel(attempt)
+    assert len(site.board) == 0
+    await site.edit(attempt, source)
+
+    assert await site.submit(attempt) == run
+
+    row = await site.row(run)
+    assert (row.state, row.tries) == (State.QUEUED, 1)
+    lease = await site.lease()
+    assert dict((await site.runs.content(lease)).files)["main.py"] == source
+    assert await site.runs.finished(lease, completed(7))
+    assert await site.count("executions") == 1
+    assert len(site.ends()) == 1
+
+
+async def test_a_row_that_is_in_the_way_for_another_reason_is_told(site: Site) -> None:
+    """A rule of a stranger's, which no run of ours can satisfy."""
+    attempt = await site.attempt(await site.exercise())
+    await site.submit(await site.attempt(await site.exercise()))
+    await site.sql("CREATE UNIQUE INDEX never ON executions (owner)")
+
+    with pytest.raises(AlreadyExists):
+        await site.submit(attempt)
+
+    assert len(site.board) == 1
+
+
 # -- what students hand in ------------------------------------------------------------------------
 
 
@@ -122,6 +192,21 @@ async def test_a_file_with_nul_is_judged_as_it_is(site: Site) -> None:
     assert dict(content.files) == {"main.py": "print(42)\0"}
 
 
+@pytest.mark.parametrize("engine_name", ["postgresql"])  # views of SQLite cannot refuse
+async def test_files_that_the_platform_does_not_give_end_their_attempt_with_a_final(
+    site: Site,
+) -> None:
+    exercise = await site.exercise()
+    attempts = [await site.attempt(exercise, student=name) for name in ("ada", "grace")]
+    await hide_files(site, attempts[0])
+
+    runs = [await site.submit(attempt) for attempt in attempts]
+
+    refused, taken = [await site.row(run) for run in runs]
+    assert refused.ending == Failure(Cause.INTERNAL, "what was handed in cannot be read")
+    assert taken.state is State.QUEUED
+
+
 async def test_a_file_that_is_no_text_ends_its_attempt_with_a_final(
     state: Path, clock: FakeClock
 ) -> None:
@@ -135,8 +220,16 @@ async def test_a_file_that_is_no_text_ends_its_attempt_with_a_final(
 
         row = await site.row(run)
         assert row.state is State.FAILED
-        assert row.ending == Failure(Cause.INTERNAL, "what was handed in is not text")
+        assert row.ending == Failure(Cause.INTERNAL, "what was handed in cannot be read")
         [end] = site.ends()
         assert len(end.notices) == 1
         other = await site.attempt(await site.exercise(), student="grace")
         assert (await site.row(await site.submit(other))).state is State.QUEUED
+
+
+async def test_whether_the_database_answers_is_told(site: Site) -> None:
+    assert await site.exec.database_answers()
+
+    await site.database.close()
+
+    assert not await site.exec.database_answers()

@@ -2,11 +2,15 @@
 
 import asyncio
 import os
+import re
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Delete, Update
 from sqlalchemy.ext.asyncio import AsyncConnection
+from structlog.testing import capture_logs
 
 from commserver import app
 from commserver.config import Backend, Browser, Config, Database, Files
@@ -59,6 +63,22 @@ async def delivered(site: Site, student: str = "ada") -> None:
 
 def days(clock: FakeClock, number: float) -> None:
     clock.advance(number * DAY)
+
+
+def before(
+    monkeypatch: pytest.MonkeyPatch, kind: type[object], happens: Callable[[], Awaitable[object]]
+) -> None:
+    """Have something happen elsewhere before each statement of this kind."""
+    execute: Callable[..., Awaitable[object]] = AsyncConnection.execute
+
+    async def later(
+        connection: AsyncConnection, statement: object, *rest: object, **options: object
+    ) -> object:
+        if isinstance(statement, kind):
+            await happens()
+        return await execute(connection, statement, *rest, **options)
+
+    monkeypatch.setattr(AsyncConnection, "execute", later)
 
 
 # -- runs -----------------------------------------------------------------------------------------
@@ -190,6 +210,29 @@ async def test_what_is_forgotten_belongs_to_the_baseline_and_never_less_does(
     assert await site.sql("SELECT attempt FROM baseline") == [(1000,)]
 
 
+@pytest.mark.parametrize("engine_name", ["postgresql"], indirect=True)
+async def test_a_run_whose_receipt_comes_at_the_last_moment_belongs_to_the_baseline_too(
+    site: Site, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each statement of PostgreSQL sees what was committed until then."""
+    await site.sql("INSERT INTO baseline (single, attempt, created_at) VALUES (1, 0, :at)", at=NOW)
+    run = await judged(site)
+    days(clock, 2)
+    dao = site.daos.housekeeping
+    at = clock.utc() - timedelta(days=1)
+
+    before(monkeypatch, Delete, lambda: delivered(site))
+
+    async def forget(connection: AsyncConnection) -> int:
+        return await dao.forget_runs(connection, [run], ended=at)
+
+    assert await site.database.write(forget) == 1
+
+    assert await site.sql("SELECT attempt FROM baseline") == await site.sql(
+        "SELECT max(id) FROM user_exercises"
+    )
+
+
 # -- finals ---------------------------------------------------------------------------------------
 
 
@@ -232,6 +275,64 @@ async def test_what_students_read_is_blanked_in_our_record_and_nowhere_else(
     assert record is not None
     assert "fresh" in record.verdict.log
     assert any("secret" in str(log) for (log,) in await site.sql("SELECT content FROM logs"))
+
+
+async def test_a_record_of_another_version_is_blanked_and_kept(
+    site: Site, clock: FakeClock
+) -> None:
+    """A later version renames a status, drops a field, adds one: the log is where it was."""
+    other = '{"verdict":{"status":"partial","log":"%s","points":5},"engine":"x"}'
+    old = await judged(site)
+    await site.sql("UPDATE executions SET verdict = :record", record=other % "secret")
+    days(clock, 91)
+    keep = retention(site, Database(keep_executions=0, keep_notices=0, keep_logs=90))
+
+    assert (await keep.clean()).logs == 1
+    assert await keep.clean() == NOTHING
+
+    record = "SELECT verdict FROM executions WHERE id = :run"
+    assert await site.sql(record, run=old) == [(other % "",)]
+
+
+@pytest.mark.parametrize(
+    "record", ["", "secret", '{"verdict":', "[]", "{}", '{"verdict":"secret"}']
+)
+async def test_a_record_that_is_none_is_not_kept_and_stops_no_other(
+    site: Site, clock: FakeClock, record: str
+) -> None:
+    bad = await judged(site, "first")
+    good = await judged(site, "second")
+    await site.sql(
+        "UPDATE executions SET verdict = :record WHERE id = :run", record=record, run=bad
+    )
+    days(clock, 91)
+    keep = retention(site, Database(keep_executions=0, keep_notices=0, keep_logs=90))
+
+    assert (await keep.clean()).logs == 2
+    assert await keep.clean() == NOTHING
+
+    assert await site.sql("SELECT id FROM executions WHERE verdict IS NULL") == [(bad,)]
+    kept = await site.database.read(lambda c: site.daos.executions.verdict(c, good))
+    assert kept is not None
+    assert kept.verdict.log == ""
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql"], indirect=True)
+async def test_a_record_that_was_erased_a_moment_ago_does_not_come_back(
+    site: Site, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite's writers take turns."""
+    run = await judged(site)
+    erase = "UPDATE executions SET verdict = NULL"
+
+    before(monkeypatch, Update, lambda: site.sql(erase))
+
+    async def blank(connection: AsyncConnection) -> int:
+        return await site.daos.housekeeping.blank_logs(connection, [run])
+
+    await site.database.write(blank)
+
+    assert await site.sql("SELECT verdict FROM executions") == [(None,)]
 
 
 # -- contents -------------------------------------------------------------------------------------
@@ -380,6 +481,73 @@ async def test_it_cleans_at_the_start_and_every_six_hours_whatever_fails(
     finally:
         task.cancel()
         await asyncio.wait({task})
+
+
+async def test_a_part_that_fails_stops_no_other_and_all_that_failed_is_told(
+    site: Site, clock: FakeClock, today: None
+) -> None:
+    await judged(site, "secret")
+    await site.files.put(b"the row of this was never written")
+    days(clock, 100)
+    await site.sql("ALTER TABLE notices RENAME TO elsewhere")
+    keep = retention(site, Database(keep_executions=1, keep_notices=1, keep_logs=1))
+
+    with pytest.raises(StoreError, match=r"notices: .*; runs: .*") as told:
+        await keep.clean()
+
+    assert not re.search("logs:|files:", str(told.value))
+    record = '{"verdict":{"status":"wrong_answer"%"log":""%'
+    assert await site.sql("SELECT 1 FROM executions WHERE verdict LIKE :r", r=record) == [(1,)]
+    assert len(contents(site)) == 1
+
+
+async def test_a_bug_in_one_part_ends_neither_the_others_nor_the_server(
+    site: Site, clock: FakeClock, today: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await judged(site)
+    await site.files.put(b"the row of this was never written")
+    days(clock, 100)
+
+    async def blank_logs(*_: object) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(site.daos.housekeeping, "blank_logs", blank_logs)
+    task = asyncio.create_task(
+        retention(site, Database(keep_executions=0, keep_notices=0, keep_logs=1)).run()
+    )
+    with capture_logs() as logs:
+        await until(lambda: clock.alarms == [clock.now() + PERIOD])
+        task.cancel()
+        await asyncio.wait({task})
+
+    assert task.cancelled()
+    assert len(contents(site)) == 1
+    [bug, failed] = [line for line in logs if line["log_level"] in ("warning", "error")]
+    assert (bug["event"], bug["part"], bug["exc_info"]) == ("part_of_cleaning_failed", "logs", True)
+    assert (failed["event"], failed["error"]) == ("cleaning_failed", "logs: internal error")
+
+
+async def test_each_batch_is_looked_for_after_the_last(
+    site: Site, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So none begins anew, and what stays where it is stops nothing."""
+    monkeypatch.setattr(retention_service, "BATCH", 2)
+    for number in range(5):
+        await judged(site, str(number))
+    days(clock, 100)
+    dao = site.daos.housekeeping
+    seen: list[object] = []
+
+    async def stays(connection: AsyncConnection, due: Sequence[object]) -> int:
+        seen.extend(due)
+        return 0
+
+    for name in ("blank_logs", "forget_notices"):
+        monkeypatch.setattr(dao, name, stays)
+    await retention(site, Database(keep_executions=0, keep_notices=1, keep_logs=1)).clean()
+
+    finals = await site.sql("SELECT recipient, seq FROM notices ORDER BY recipient, seq")
+    assert seen == [*finals, *sorted(await runs(site), key=str)]
 
 
 async def test_a_server_cleans_as_its_configuration_says(

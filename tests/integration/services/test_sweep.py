@@ -1,8 +1,9 @@
 """What nobody asked for and is run all the same; what is left alone; and who asks after all."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,11 +15,14 @@ from structlog.testing import capture_logs
 from commserver.config import Queue
 from commserver.core.execution import Cause, Failure
 from commserver.core.jobs import SWEEP, AttemptId, ContentHash, Origin, Purpose, RunId
+from commserver.dao import migrations
+from commserver.dao.database_manager import DatabaseManager
 from commserver.errors import StoreError
 from commserver.services import sweep_service
 from commserver.services.sweep_service import SweepService
 from tests.fakes import FakeClock, completed, make_job, make_offer, settle
-from tests.integration.services.site import ORIGIN, Site, until
+from tests.integration.dao import live
+from tests.integration.services.site import ORIGIN, Site, hide_files, until
 
 AGE, PERIOD = 90.0, 30.0
 Mode = Literal["off", "new", "changed"]
@@ -477,6 +481,34 @@ async def test_on_old_attempts_no_table_is_read_but_theirs(
         assert not [one for one in sent if "codes" in one or "grades" in one]
 
 
+@changed
+async def test_the_first_start_beside_a_live_platform_sweeps_nothing_and_later_what_is_new(
+    state: Path, empty_url: str, clock: FakeClock, mode: Mode, request: pytest.FixtureRequest
+) -> None:
+    platform = live.made(empty_url, request)
+    await live.grant(platform)
+    async with DatabaseManager(platform.url) as database:
+        await migrations.upgrade(database)
+    async with Site(state, clock, url=platform.url, queue=Queue(sweep=mode)).open() as site:
+        await first_start(site)
+        swept = Swept(site)
+
+        with statements() as sent:
+            await swept.service.sweep()
+        await swept.long()
+
+        # For each round: begin, the baseline, a page that is empty.
+        assert len(sent) <= 6
+        assert not [one for one in sent if "codes" in one or "grades" in one]
+        assert await site.sql("SELECT attempt FROM baseline") == [(live.ATTEMPTS,)]
+        assert await swept.runs() == []
+
+        platform.run(live.NEW_ROWS)
+        await swept.long()
+        new = AttemptId(live.NEW_ATTEMPT)  # what the platform has for a grader is none of ours
+        assert await swept.runs() == await swept.runs(new) == [("failed", SWEEP)]
+
+
 @both_modes
 async def test_of_attempts_that_need_nothing_no_file_is_read_again(swept: Swept) -> None:
     site = swept.site
@@ -498,7 +530,7 @@ async def test_of_attempts_that_need_nothing_no_file_is_read_again(swept: Swept)
 @pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages of two attempts, two of them a sweep."""
-    for name in ("PAGES", "UNASKED", "PRINTS"):
+    for name in ("PAGES", "UNASKED", "FINGERPRINTS"):
         monkeypatch.setattr(sweep_service, name, 2)
 
 
@@ -552,7 +584,22 @@ async def test_it_watches_a_bounded_number_and_comes_to_the_others_later(
 
 
 @changed
-async def test_prints_that_are_forgotten_are_made_again(
+async def test_what_never_had_a_run_does_not_wait_until_all_others_were_seen(
+    swept: Swept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep_service, "LOOKS", 1)
+    for _ in range(3):
+        await judge(swept.site, await swept.lost())
+    lost = await swept.lost()
+
+    await swept.service.sweep()
+    await swept.after(AGE)
+
+    assert await swept.runs(lost) == SWEPT
+
+
+@changed
+async def test_fingerprints_that_are_forgotten_are_made_again(
     swept: Swept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweep_service, "SETTLED", 1)
@@ -579,6 +626,124 @@ async def test_of_those_it_gave_up_a_bounded_number_is_remembered(
     await swept.service.sweep()
 
     assert len(swept.service._given_up) == 2, "memory is not to be seen from outside"
+
+
+# -- what cannot be read --------------------------------------------------------------------------
+
+
+async def odd_exercise(site: Site, attempt: AttemptId) -> None:
+    """Give an attempt an exercise that is no number, as a platform's loose column may."""
+    if site.url.startswith("sqlite"):
+        with closing(sqlite3.connect(site.url.removeprefix("sqlite:///"))) as database, database:
+            database.execute(
+                "UPDATE user_exercises SET exercise_id = 'n/a' WHERE id = ?", [attempt]
+            )
+        return
+    await site.sql("ALTER TABLE user_exercises DROP CONSTRAINT fk_user_exercises_exercise_id")
+    await site.sql("ALTER TABLE user_exercises ALTER exercise_id TYPE numeric")
+    await site.sql("UPDATE user_exercises SET exercise_id = 'NaN' WHERE id = :id", id=attempt)
+
+
+@both_modes
+async def test_one_odd_attempt_is_given_up_once_and_the_others_are_run(swept: Swept) -> None:
+    await judge(swept.site, await swept.lost())
+    attempts = [await swept.lost(student=f"s{number}") for number in range(7)]
+    odd = attempts.pop(3)
+    await odd_exercise(swept.site, odd)
+
+    with capture_logs() as logs:
+        for _ in range(3):
+            await swept.long()
+
+    assert [await swept.runs(attempt) for attempt in attempts] == [SWEPT] * 6
+    assert await swept.runs(odd) == []
+    [line] = [one for one in logs if one["log_level"] == "error"]
+    assert (line["event"], line["attempt"]) == ("attempt_not_swept", odd)
+    assert "n/a" not in str(line)
+
+
+@both_modes
+async def test_an_odd_id_is_no_attempts(swept: Swept, engine_name: str) -> None:
+    attempt = await swept.lost()
+    if engine_name == "sqlite":
+        await swept.site.sql("ALTER TABLE user_exercises RENAME TO attempts")
+        await swept.site.sql(
+            "CREATE VIEW user_exercises AS SELECT id, account_id, exercise_id FROM attempts"
+            " UNION ALL SELECT 'n/a', 1, 1"
+        )
+    else:
+        await swept.site.sql("ALTER TABLE user_exercises RENAME TO attempts")
+        await swept.site.sql(
+            "CREATE VIEW user_exercises AS SELECT id::numeric, account_id, exercise_id"
+            " FROM attempts UNION ALL SELECT 'NaN', 1, 1"
+        )
+    await swept.site.sql("DELETE FROM baseline")
+    await first_start(swept.site)
+    assert await swept.site.sql("SELECT attempt FROM baseline") == [(attempt,)]
+    await swept.site.sql("UPDATE baseline SET attempt = 0")
+
+    with capture_logs() as logs:
+        await swept.long()
+
+    assert await swept.runs() == SWEPT
+    assert not [one for one in logs if one["log_level"] in ("warning", "error")]
+
+
+@changed
+async def test_an_odd_grader_concerns_its_own_exercise_alone(
+    swept: Swept, engine_name: str
+) -> None:
+    attempt = await swept.lost()
+    await judge(swept.site, attempt)
+    await swept.site.edit(attempt, "newer")
+    odd = "'n/a'" if engine_name == "sqlite" else "'NaN'::numeric"
+    await swept.site.sql("ALTER TABLE scripts RENAME TO all_scripts")
+    await swept.site.sql(
+        "CREATE VIEW scripts AS SELECT id, exercise_id, content FROM all_scripts"  # noqa: S608  # ours
+        f" UNION ALL SELECT {odd}, 900, 'x' UNION ALL SELECT 901, {odd}, 'x'"
+    )
+
+    await swept.long()
+
+    assert await swept.runs() == [("done", "backend"), ("queued", SWEEP)]
+
+
+@both_modes
+@pytest.mark.parametrize("engine_name", ["postgresql"])  # views of SQLite cannot refuse
+async def test_an_attempt_that_the_platform_does_not_give_is_given_up(swept: Swept) -> None:
+    attempts = [await swept.lost(student=f"s{number}") for number in range(3)]
+    await hide_files(swept.site, attempts[0])
+
+    with capture_logs() as logs:
+        for _ in range(3):
+            await swept.long()
+
+    assert [await swept.runs(attempt) for attempt in attempts] == [[], SWEPT, SWEPT]
+    assert [one["attempt"] for one in logs if one["event"] == "attempt_not_swept"] == attempts[:1]
+
+
+@both_modes
+@pytest.mark.parametrize("call", ["missed", "sweep"])
+async def test_an_attempt_that_always_takes_too_long_is_tried_after_all_others(
+    swept: Swept, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    slow, *others = [await swept.lost(student=f"s{number}") for number in range(3)]
+    right = getattr(swept.site.exec, call)
+
+    async def late(attempt: AttemptId, *rest: object) -> object:
+        if attempt == slow:
+            raise StoreError("a transaction took too long and was undone")
+        return await right(attempt, *rest)
+
+    monkeypatch.setattr(swept.site.exec, call, late)
+    for _ in range(8):
+        with suppress(StoreError):
+            await swept.after(PERIOD)
+    assert [await swept.runs(attempt) for attempt in others] == [SWEPT] * 2
+
+    monkeypatch.undo()
+    await swept.long()
+    assert await swept.runs(slow) == SWEPT, "it was never given up"
 
 
 # -- when there is no room, or no database --------------------------------------------------------
@@ -647,7 +812,9 @@ async def test_a_database_that_was_away_changes_nothing(swept: Swept) -> None:
     assert await swept.runs() == SWEPT
 
 
-async def test_it_sweeps_from_time_to_time_through_failures(swept: Swept) -> None:
+async def test_it_sweeps_from_time_to_time_through_failures(
+    swept: Swept, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await swept.lost()
     task = asyncio.create_task(swept.service.run())
     try:
@@ -658,6 +825,11 @@ async def test_it_sweeps_from_time_to_time_through_failures(swept: Swept) -> Non
             await until(lambda: [one for one in logs if one["event"] == "sweep_failed"])
             await until(lambda: swept.site.clock.alarms)
         await swept.site.database.open()
+        with monkeypatch.context() as patched, capture_logs() as logs:
+            patched.setattr(swept.site.daos.baseline, "unasked", None)  # a bug of ours
+            swept.site.clock.advance(PERIOD)
+            await until(lambda: [one for one in logs if one.get("exc_info")])
+            await until(lambda: swept.site.clock.alarms)
         for _ in range(4):
             swept.site.clock.advance(PERIOD)
             await until(lambda: swept.site.clock.alarms)

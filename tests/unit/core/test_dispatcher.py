@@ -668,6 +668,63 @@ async def test_a_submission_is_queued_although_the_run_in_hand_was_dropped(world
     assert world.ledger.rows[B].state is State.QUEUED
 
 
+async def test_a_run_whose_row_was_seen_to_have_ended_is_let_go_of(world: World) -> None:
+    await world.dispatcher.submit(make_job("a", attempt=1))
+    [lease] = await world.dispatcher.try_lease(SLOT)
+    world.ledger.change_elsewhere(A)
+
+    assert await world.dispatcher.ended_elsewhere(A)
+    assert not await world.dispatcher.ended_elsewhere(A)
+
+    assert len(world.board) == 0
+    assert world.told(LeaseRevoked) == [LeaseRevoked(lease)]
+
+
+async def test_an_end_of_ours_in_mid_commit_is_no_news(world: World) -> None:
+    await world.dispatcher.submit(make_job("a", attempt=1))
+    [lease] = await world.dispatcher.try_lease(SLOT)
+    world.ledger.hang()
+    reporting = await begun(world.dispatcher.finished(lease, completed()))
+    asking = await begun(world.dispatcher.ended_elsewhere(A))
+    assert not asking.done()
+
+    world.ledger.resume()
+
+    assert await reporting
+    assert not await asking
+    assert len(world.told(RunEnded)) == 1
+
+
+async def test_a_run_that_is_taken_up_again_waits_at_its_old_place(world: World) -> None:
+    for name in "abc":
+        await world.dispatcher.submit(make_job(name, attempt=ord(name)))
+    row = replace(world.ledger.rows[B], tries=1)
+    world.ledger.rows[B] = row
+    assert not await world.dispatcher.cancel(B)
+    assert world.board.place(C) == 2
+    world.events.clear()
+
+    world.dispatcher.take_up(row.job, row.key, tries=row.tries, deaths=row.deaths)
+
+    assert [world.board.place(run) for run in (A, B, C)] == [1, 2, 3]
+    assert world.events == [RunQueued(row.job, again=True), QueueMoved(row.job.requires, 2)]
+    assert await world.dispatcher.cancel(B)
+
+
+async def test_a_run_that_is_taken_up_again_goes_to_who_waits(world: World) -> None:
+    await world.dispatcher.submit(make_job("a", attempt=1))
+    row = replace(world.ledger.rows[A], tries=1)
+    world.ledger.rows[A] = row
+    assert not await world.dispatcher.cancel(A)
+    waiting = await begun(world.dispatcher.lease(SLOT))
+
+    world.dispatcher.take_up(row.job, row.key, tries=row.tries, deaths=row.deaths)
+
+    lease = await waiting
+    assert lease.job == row.job
+    assert await world.dispatcher.finished(lease, completed())
+
+
 async def test_a_run_whose_row_is_there_before_it_was_submitted_is_an_error(world: World) -> None:
     await world.dispatcher.submit(make_job("a"))
     await world.dispatcher.finished(await world.dispatcher.lease(SLOT), completed())

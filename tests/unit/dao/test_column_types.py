@@ -1,14 +1,18 @@
 """Column types, without a database."""
 
 from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
 
 import msgspec
 import pytest
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
 
 from commserver.core.jobs import Requirement, Requires
-from commserver.dao.column_types import Json, UtcDateTime, is_id
+from commserver.dao.column_types import Grade, Id, Json, UtcDateTime, Whole, is_id
+from commserver.errors import StoreRefused
 
 SQLITE = sqlite.dialect()
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -83,3 +87,28 @@ def test_json_is_text_on_every_database() -> None:
 )
 def test_only_what_fits_a_column_is_an_id(number: int, possible: bool) -> None:
     assert is_id(number) is possible
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "what"),
+    [
+        (Whole(), "secret", "whole number"),
+        (Whole(), NOON, "whole number"),
+        (Grade(), Decimal("NaN"), "whole number"),
+        (Id(), Decimal("Infinity"), "whole number"),
+        (UtcDateTime(), "secret", "moment"),
+        (Json(Requires), '"secret', "record of this version"),
+        (Json(Requires), '["secret"]', "record of this version"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_and_not_shown(
+    kind: TypeDecorator[Any], value: object, what: str
+) -> None:
+    process = kind.dialect_impl(SQLITE).result_processor(SQLITE, None)
+    assert process is not None
+
+    with pytest.raises(StoreRefused) as caught:
+        process(value)
+
+    assert str(caught.value) == f"a value in the database is no {what}"
+    assert caught.value.__context__ is None

@@ -1,5 +1,7 @@
 """The record that is kept of a verdict."""
 
+from dataclasses import replace
+
 import msgspec
 
 from commserver.core.execution import (
@@ -11,7 +13,7 @@ from commserver.core.execution import (
     Status,
     Verdict,
 )
-from commserver.dao.verdicts import Measurement, VerdictRecord
+from commserver.dao.verdicts import Measurement, VerdictRecord, without_log
 
 VERDICT = Verdict(
     Status.CPU_TIME,
@@ -70,3 +72,14 @@ def test_a_verdict_without_a_report_has_a_record() -> None:
     assert VerdictRecord.of(Completed(Verdict(Status.ACCEPTED, 10, 10))) == VerdictRecord(
         Verdict(Status.ACCEPTED, 10, 10)
     )
+
+
+def test_only_the_log_is_taken_out_of_a_record() -> None:
+    record = VerdictRecord.of(Completed(VERDICT, REPORT))
+
+    blank = without_log(msgspec.json.encode(record).decode())
+
+    assert blank is not None
+    expected = replace(record, verdict=replace(record.verdict, log=""))
+    assert msgspec.json.decode(blank, type=VerdictRecord) == expected
+    assert '"log":""' in blank

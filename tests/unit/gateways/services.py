@@ -18,7 +18,7 @@ class RecordingExecService(ExecService):
     """Takes every attempt and runs none.
 
     submitted: what was taken, in order. asked: how often it was asked, refusals included.
-    open: clear it to have submissions hang.
+    open: clear it to have submissions hang. answers: what is said of the database.
     """
 
     def __init__(self) -> None:
@@ -26,6 +26,7 @@ class RecordingExecService(ExecService):
         self.asked = 0
         self.open = asyncio.Event()
         self.open.set()
+        self.answers = False
         self._faults: deque[Exception] = deque()
         self._moved = asyncio.Event()
 
@@ -51,6 +52,9 @@ class RecordingExecService(ExecService):
         self.submitted.append((attempt, origin))
         self._moved.set()
         return Submitted(RunId(f"run-{attempt}"), new=True)
+
+    async def database_answers(self) -> bool:
+        return self.answers
 
     async def until_taken(self, count: int) -> list[AttemptId]:
         """Wait until `count` attempts were taken; returns all that were."""

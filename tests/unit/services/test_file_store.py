@@ -346,3 +346,18 @@ async def test_a_lock_that_is_never_let_go_is_an_error_of_the_store(
     finally:
         os.close(descriptor)
     assert await store.put(b"something else")
+
+
+async def test_a_folder_that_cannot_be_looked_through_is_a_store_error(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = await store.put(b"kept")
+
+    def scandir(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(os, "listdir", scandir)
+
+    with pytest.raises(StoreError, match="cannot look through"):
+        await store.collect(name[0], (), before=datetime.now(UTC))

@@ -10,7 +10,14 @@ from structlog.testing import capture_logs
 from commserver.core.jobs import AttemptId, Origin
 from commserver.errors import MalformedPacket, NotFound, StoreError, StoreRefused, UnexpectedPacket
 from commserver.gateways.backend import actions
-from commserver.gateways.backend.actions import Link, attempt_id, on_error, on_exercise, on_welcome
+from commserver.gateways.backend.actions import (
+    STORE_TRIES,
+    Link,
+    attempt_id,
+    on_error,
+    on_exercise,
+    on_welcome,
+)
 from commserver.gateways.backend.notices import refuse
 from commserver.gateways.backend.packets import Error, Exercise, Handshake, Ok
 from commserver.gateways.backend.protocol import BackendProtocol, Phase
@@ -74,6 +81,31 @@ async def test_what_the_database_will_never_take_does_not_stop_the_link(
     await on_exercise(Exercise("43"), link)
 
     assert execs.attempts == [43]
+
+
+@pytest.mark.usefixtures("_hurried")
+async def test_what_fails_alone_time_after_time_does_not_stop_the_link_for_ever(
+    link: Link, execs: RecordingExecService
+) -> None:
+    execs.answers = True
+    execs.fail(StoreError("took too long"), times=STORE_TRIES)
+
+    with pytest.raises(StoreRefused, match="attempt 42: took too long"):
+        await on_exercise(Exercise("42"), link)
+    await on_exercise(Exercise("43"), link)
+
+    assert execs.attempts == [43]
+
+
+@pytest.mark.usefixtures("_hurried")
+async def test_while_the_database_is_away_nothing_is_given_up(
+    link: Link, execs: RecordingExecService
+) -> None:
+    execs.fail(StoreError("away"), times=2 * STORE_TRIES)
+
+    await on_exercise(Exercise("42"), link)
+
+    assert execs.attempts == [42]
 
 
 @pytest.mark.usefixtures("_hurried")
