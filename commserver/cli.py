@@ -11,6 +11,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import astuple
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -166,7 +167,11 @@ def check_config(file: ConfigFile = None, state_dir: StateDir = None) -> None:
     out.print_json(data=config.shown(loaded))
     problems = asyncio.run(operations.problems(loaded))
     if problems is None:
-        err.print("the database is not migrated yet: run `commserver migrate`", soft_wrap=True)
+        err.print(
+            "the database is not there yet, and a server refuses to start without it: run "
+            "`commserver migrate`, or `commserver migrate --with-platform` for a new site",
+            soft_wrap=True,
+        )
     elif problems:
         _print_problems(problems)
         raise typer.Exit(FAILED)
@@ -218,7 +223,10 @@ def create(
     file: ConfigFile = None,
     state_dir: StateDir = None,
 ) -> None:
-    """Print a new token for an account, which is added if there is none; it is shown only now."""
+    """Print a new token for an account; it is shown only now.
+
+    An account that is not there is added, but never beside a live platform.
+    """
 
     async def work(service: AdminService) -> None:
         account = await service.account(username)
@@ -328,7 +336,13 @@ def restore(path: Archive, file: ConfigFile = None, state_dir: StateDir = None) 
             async with operations.archives(loaded, new=True) as service:
                 return await service.restore(archive)
 
-    _say_archived("restored from", path, asyncio.run(work()))
+    restored = asyncio.run(work())
+    _say_archived("restored from", path, restored)
+    if restored.site:
+        typer.echo(
+            "the site gets a new id: what an engine still has of the former one, "
+            f"{restored.site}, is left alone"
+        )
 
 
 def _say_archived(where: str, path: Path, what: Summary) -> None:
@@ -354,20 +368,30 @@ def erase(
     student's files, grades and logs, are not touched.
     """
     loaded = _loaded(file, state_dir)
+
+    async def called() -> str:
+        async with operations.eraser(loaded) as service:
+            name = await service.username(account)
+        return f"account {account}" + (f" ({name})" if name is not None else "")
+
     if not yes:
-        typer.confirm(f"Erase what commserver holds about account {account}, for good?", abort=True)
+        who = asyncio.run(called())
+        typer.confirm(f"Erase what commserver holds about {who}, for good?", abort=True)
 
     async def work() -> Erased:
         async with operations.eraser(loaded) as service:
             return await service.erase(account)
 
     gone = asyncio.run(work())
+    if not any(astuple(gone)):
+        typer.echo(f"nothing was held about account {account}")
+        return
     typer.echo(f"{gone.runs} runs made blank, {gone.ended} of them cancelled")
     typer.echo(f"{gone.tokens} tokens, {gone.finals} finals and {gone.contents} contents removed")
     if gone.left:
         typer.echo(
-            f"{gone.left} contents were handed in a moment ago, perhaps by others as well: "
-            "a running server removes them within about a day"
+            f"{gone.left} contents were handed in a moment ago, perhaps by others as well, or "
+            "could not be removed: a running server does it within about a day"
         )
     typer.echo("the platform's own tables are not touched")
 

@@ -7,7 +7,7 @@ from sqlalchemy.engine import Connection
 
 from commserver.config import Config
 from commserver.core.clock import SystemClock
-from commserver.dao import migrations
+from commserver.dao import migrations, ours
 from commserver.dao.dao_manager import DaoManager
 from commserver.dao.database_manager import DatabaseManager
 from commserver.dao.grants import ON_SQLITE, needed, statements
@@ -81,9 +81,12 @@ async def problems(config: Config) -> list[str] | None:
     None when there is no database yet: `commserver migrate` makes it.
     """
     try:
-        return await migrations.glance(config.database_url, migrations.problems)
+        found = await migrations.glance(config.database_url, migrations.problems)
     except StoreError as error:
-        return [str(error)]
+        found = [str(error)]
+    if unwritable := migrations.unwritable(config.database_url):
+        return [unwritable, *(found or [])]
+    return found
 
 
 async def plan(config: Config, *, with_platform: bool) -> list[str]:
@@ -105,10 +108,12 @@ async def grants(config: Config, role: str) -> list[str]:
     """Return, in lines of SQL, the rights that a role needs on the configured database.
 
     Raises:
-        ConfigError, StoreError: the database cannot be read.
+        ConfigError, StoreError: the database cannot be read, or would not be migrated.
     """
 
     def look(connection: Connection) -> list[str]:
+        if obstacle := ours.obstacle(connection):
+            raise StoreError(obstacle)
         if connection.dialect.name == "sqlite":
             return [ON_SQLITE]
         return list(statements(needed(connection), role))

@@ -63,7 +63,7 @@ def shaky(cluster: Cluster) -> Iterator[Cluster]:
         cluster.start()
 
 
-BUDGETS = {"unit": 120, "integration": 240, "end_to_end": 240}  # seconds a suite may take
+BUDGETS = {"unit": 60, "integration": 480, "end_to_end": 300}  # seconds a suite may take
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -17,6 +17,12 @@ class AccountDAO(DAO):
         query = select(accounts.c.id).where(accounts.c.username == username)
         return await self._value(connection, query.order_by(accounts.c.id))
 
+    async def name_of(self, connection: AsyncConnection, account: int) -> str | None:
+        """Return the name of the account of this id, None when there is none."""
+        return await self._value(
+            connection, select(accounts.c.username).where(accounts.c.id == account)
+        )
+
     async def add(self, connection: AsyncConnection, username: str) -> int:
         """Add an account and return its id."""
         return await self._add(connection, username=username)

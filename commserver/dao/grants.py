@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from commserver.dao import ours
+
 ON_SQLITE = (
     "-- SQLite has no roles: who may read and write the file and its folder has every right."
 )
@@ -21,6 +23,8 @@ class Need:
     read: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
 
+
+PLATFORM_VERSION = "platform_version"
 
 # Of the server and of every command but `submit` and `exercise import`, which write what a platform
 # writes and are for sites whose platform is ours.
@@ -42,13 +46,13 @@ PLATFORM = {
 OURS = {
     "executions": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "leases": ("SELECT", "INSERT", "UPDATE", "DELETE"),
-    "series": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "series": ("SELECT", "INSERT", "UPDATE"),
     "notices": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "baseline": ("SELECT", "INSERT", "UPDATE"),
     "tokens": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "site": ("SELECT", "INSERT"),
     "commserver_version": ("SELECT",),
-    "platform_version": ("SELECT",),
+    PLATFORM_VERSION: ("SELECT",),
 }
 
 
@@ -78,8 +82,10 @@ def needed(connection: Connection) -> list[Right]:
     """
     schemas: dict[str, None] = {}
     rights: list[Right] = []
-    for table in (*PLATFORM, *OURS):
-        found = connection.execute(_TABLE, {"table": table}).first()
+    made = [f"{ours.schema(connection)}.{table}" for table in ours.made(connection)]
+    for name in (*PLATFORM, PLATFORM_VERSION, *made):
+        table = name.rpartition(".")[2]
+        found = connection.execute(_TABLE, {"table": name}).first()
         if found is None:
             continue
         schemas[found.schema] = None

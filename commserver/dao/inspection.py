@@ -68,13 +68,21 @@ def problems(connection: Connection) -> list[str]:
         if table in found:
             said += _unusable(table, need, found[table])
     if connection.dialect.name == "postgresql":
-        role = connection.scalar(sa.text("SELECT current_user"))
-        said += (
-            f"the role {role} lacks {right.what}: see `commserver migrate --grants {role}`"
-            for right in grants.lacking(connection, grants.needed(connection))
-            if right.privilege != "CREATE"
-        )
+        said += (*_guarded(connection), *lacks(connection))
     return said
+
+
+def lacks(connection: Connection, *, to_make: bool = False) -> list[str]:
+    """Return what rights the present PostgreSQL role lacks, a sentence each.
+
+    to_make: those to make our tables, else those to work with them.
+    """
+    role = connection.scalar(sa.text("SELECT current_user"))
+    return [
+        f"the role {role} lacks {right.what}: see `commserver migrate --grants {role}`"
+        for right in grants.lacking(connection, grants.needed(connection))
+        if (right.privilege == "CREATE") is to_make
+    ]
 
 
 def look(connection: Connection) -> dict[str, Found]:
@@ -109,6 +117,25 @@ def _elsewhere(connection: Connection, missing: list[str]) -> str:
         f" (there are some in the schema {', '.join(schemas)}: the role needs USAGE on it, and it "
         "must be in the role's search_path)"
     )
+
+
+def _guarded(connection: Connection) -> Iterator[str]:
+    """Yield which tables show the present PostgreSQL role some of their rows, or take some only.
+
+    A policy for everybody counts only if it lets everything through: others ask who is asking.
+    """
+    role = connection.scalar(sa.text("SELECT current_user"))
+    for table, need in grants.PLATFORM.items():
+        for wanted, command, what in (
+            (need.read, "r", "SELECT"),
+            (need.added, "a", "INSERT"),
+        ):
+            values = {"table": table, "command": command}
+            if wanted and connection.scalar(_GUARDED, values):
+                yield (
+                    f"{table} has row-level security and no policy of it for {what} is for the "
+                    f"role {role}: make one, or run `ALTER ROLE {role} BYPASSRLS`"
+                )
 
 
 def _unusable(table: str, need: grants.Need, found: Found) -> Iterator[str]:
@@ -186,6 +213,15 @@ _COLUMNS = sa.text(
     " FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid"
     " JOIN pg_type b ON b.oid = CASE WHEN t.typbasetype <> 0 THEN t.typbasetype ELSE t.oid END"
     " WHERE a.attrelid = :oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"
+)
+_GUARDED = sa.text(
+    "SELECT row_security_active(c.oid) AND NOT EXISTS (SELECT FROM pg_policy p"
+    "  WHERE p.polrelid = c.oid AND p.polpermissive AND p.polcmd IN ('*', CAST(:command AS text))"
+    "  AND (EXISTS (SELECT FROM unnest(p.polroles) AS one"
+    "    WHERE pg_has_role(one, 'USAGE'))"
+    "   OR pg_get_expr(CASE WHEN CAST(:command AS text) = 'a'"
+    "    THEN coalesce(p.polwithcheck, p.polqual) ELSE p.polqual END, c.oid) = 'true'))"
+    " FROM pg_class c WHERE c.oid = to_regclass(:table)"
 )
 _RELATION = sa.text(
     "SELECT c.oid, c.relkind::text, pg_relation_is_updatable(c.oid, false) AS by_itself,"

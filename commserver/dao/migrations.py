@@ -30,7 +30,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.schema import SchemaItem
 
 import commserver
-from commserver.dao import inspection, tables
+from commserver.dao import inspection, ours, tables
 from commserver.dao.database_manager import DatabaseManager
 from commserver.dao.plan import LOCK_TIMEOUT, Step, Written, locks, named
 from commserver.dao.sqlite import BUSY_TIMEOUT
@@ -58,7 +58,7 @@ class Series:
     version_table: str
 
 
-COMMSERVER = Series("alembic", tables.commserver, "commserver_version")
+COMMSERVER = Series("alembic", tables.commserver, ours.VERSION_TABLE)
 PLATFORM = Series("platform", tables.platform, "platform_version")
 
 
@@ -67,13 +67,17 @@ async def upgrade(database: DatabaseManager, *, with_platform: bool = False) -> 
 
     Raises:
         AlreadyManaged: a server is working on this database.
-        StoreError: it could not be done, or there are platform tables or views that we did not
-            make; nothing was changed.
+        StoreError: it could not be done, or there are tables that we did not make under names of
+            ours, or the platform's where those are asked for; nothing was changed.
     """
 
     def work(connection: Connection) -> None:
+        refuse(connection, with_platform=with_platform)
+        if connection.dialect.name == "postgresql" and (
+            lacking := inspection.lacks(connection, to_make=True)
+        ):
+            raise StoreError("; ".join(lacking))
         if with_platform:
-            _refuse_foreign(connection)
             command.upgrade(config(PLATFORM, connection), "head")
         command.upgrade(config(COMMSERVER, connection), "head")
 
@@ -131,6 +135,24 @@ async def glance(url: str, work: Callable[[Connection], T]) -> T | None:
         return await _look(database, work)
 
 
+def unwritable(url: str) -> str:
+    """Return why a SQLite file and what belongs beside it cannot be written, "" if they can."""
+    parsed = sa.make_url(url)
+    if parsed.get_backend_name() != "sqlite" or not parsed.database:
+        return ""
+    path = Path(parsed.database).absolute()
+    if path.exists() and not os.access(path, os.W_OK):
+        return f"the database {path} cannot be written: it must be for the server to write"
+    folder = next(one for one in path.parents if one.exists())
+    if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
+        return ""
+    doing = "written" if folder == path.parent else "made"
+    return (
+        f"the folder {path.parent} of the database cannot be {doing}: make it, for the server to "
+        "write"
+    )
+
+
 def plan(connection: Connection | None, dialect: str, *, with_platform: bool) -> list[Step]:
     """Return what `upgrade` would do with the database as it is now; nothing is changed.
 
@@ -139,8 +161,8 @@ def plan(connection: Connection | None, dialect: str, *, with_platform: bool) ->
     Raises:
         StoreError: `upgrade` would refuse it.
     """
-    if connection is not None and with_platform:
-        _refuse_foreign(connection)
+    if connection is not None:
+        refuse(connection, with_platform=with_platform)
     steps: list[Step] = []
     made: set[str] = set()
     for series in (PLATFORM, COMMSERVER) if with_platform else (COMMSERVER,):
@@ -163,14 +185,40 @@ def plan(connection: Connection | None, dialect: str, *, with_platform: bool) ->
 
 def problems(connection: Connection) -> list[str]:
     """Return what keeps a server from working on this database, one sentence each, with advice."""
-    try:
-        missing = _pending(COMMSERVER, _revision(COMMSERVER, connection))
-    except StoreError as error:
-        said = [str(error)]
-    else:
-        listed = f"{len(missing)} migration(s) ({', '.join(missing)})"
-        said = [f"the database lacks {listed}: run `commserver migrate`"] if missing else []
+    if obstacle := ours.obstacle(connection):
+        return [obstacle, *inspection.problems(connection)]
+    said = []
+    if ours.readable(connection):  # else the right to it is among those that are lacking
+        try:
+            missing = _pending(COMMSERVER, _revision(COMMSERVER, connection))
+        except StoreError as error:
+            said = [str(error)]
+        else:
+            listed = f"{len(missing)} migration(s) ({', '.join(missing)})"
+            said = [f"the database lacks {listed}: run `commserver migrate`"] if missing else []
     return said + inspection.problems(connection)
+
+
+def refuse(connection: Connection, *, with_platform: bool = False) -> None:
+    """Return if nothing that is in the database is in the way of a migration.
+
+    Raises:
+        StoreError: something is, with what to do about it.
+    """
+    present = inspection.look(connection) if with_platform else {}
+    if present and not keeps_platform(connection):
+        raise StoreError(
+            f"the platform's tables are there and not ours to keep: {', '.join(sorted(present))}"
+        )
+    if obstacle := ours.obstacle(connection):
+        raise StoreError(obstacle)
+    if not ours.readable(connection):
+        raise StoreError("; ".join(inspection.lacks(connection)))
+
+
+def keeps_platform(connection: Connection) -> bool:
+    """Return whether the platform's tables are ours: we made them."""
+    return _revision(PLATFORM, connection) in _revisions(PLATFORM)
 
 
 async def check(database: DatabaseManager) -> None:
@@ -353,11 +401,3 @@ def _revisions(series: Series) -> tuple[str, ...]:
     """Return every revision of a series, oldest first."""
     scripts = ScriptDirectory.from_config(config(series))
     return tuple(reversed([script.revision for script in scripts.walk_revisions()]))
-
-
-def _refuse_foreign(connection: Connection) -> None:
-    present = inspection.look(connection)
-    if present and _revision(PLATFORM, connection) not in _revisions(PLATFORM):
-        raise StoreError(
-            f"the platform's tables are there and not ours to keep: {', '.join(sorted(present))}"
-        )

@@ -223,6 +223,17 @@ def test_a_token_is_printed_once_listed_by_its_fingerprint_and_revoked(
     assert "no" in line
 
 
+def test_nobody_is_added_to_a_live_platforms_accounts(run: Run, state: Path, source: Path) -> None:
+    with closing(sqlite3.connect(state / "commserver.db")) as database:
+        database.execute("DROP TABLE platform_version")
+
+    for command in (["token", "create"], ["submit", 1, source, "--push", "", "--username"]):
+        ran = run(*command, "nosuchuser", "--state-dir", state)
+
+        assert (ran.code, ran.lines) == (1, ["there is no account nosuchuser"])
+    assert select(state, "SELECT * FROM accounts") == []
+
+
 def test_a_fingerprint_is_listed_whole_whatever_is_beside_it(run: Run, state: Path) -> None:
     made = run("token", "create", "ada", "--label", "my old phone " * 9, "--state-dir", state)
 

@@ -107,10 +107,34 @@ def test_a_backup_is_restored_into_the_other_kind_of_database(
     ran = run("restore", "site.backup", "--state-dir", "new", url=new_host)
 
     assert (ran.code, ran.lines) == (0, [])
-    assert ran.out == f"2 runs and 2 contents restored from site.backup\n{OURS_TOO}"
+    told = f"2 runs and 2 contents restored from site.backup\n{OURS_TOO}"
+    assert ran.out == told  # the site has never served, nothing is left of it anywhere
     assert tokens_of(new_host) == 1
     files = {path.name for path in Path("new/files").rglob("*") if path.is_file()}
     assert files == {path.name for path in Path("var/files").rglob("*") if path.is_file()}
+
+
+def test_a_restored_site_leaves_its_former_id_behind_and_says_so(
+    run: Run, site: str, new_host: str
+) -> None:
+    former = asyncio.run(id_of(site))
+    assert run("backup", "site.backup", url=site).code == 0
+
+    ran = run("restore", "site.backup", "--state-dir", "new", url=new_host)
+
+    assert ran.out.splitlines()[2:] == [
+        "the site gets a new id: what an engine still has of the former one, "
+        f"{former}, is left alone"
+    ]
+    assert asyncio.run(id_of(new_host)) != former
+
+
+async def id_of(url: str) -> str:
+    """Return a site's id, which it has as soon as it has served."""
+    async with DatabaseManager(url) as database:
+        return await database.write(
+            lambda c: Site(Path(), FakeClock()).daos.site.id(c, at=FakeClock().utc())
+        )
 
 
 def test_a_backup_that_is_there_is_replaced_only_when_told_to(run: Run, site: str) -> None:
@@ -183,7 +207,7 @@ def test_what_is_no_archive_is_told_in_one_line_before_a_database_is_made(run: R
     Path("letter").write_text("Dear Ada")
 
     for name, why in (
-        ("letter", "cannot restore from letter: it is cut, damaged or no archive at all"),
+        ("letter", "cannot restore from letter: the archive is damaged, cut or none at all"),
         ("nothing", "cannot read nothing: No such file or directory"),
     ):
         ran = run("restore", name)
@@ -210,10 +234,7 @@ def test_an_account_is_erased_and_once_more_there_is_nothing(run: Run, site: str
         ],
     )
     ran = run("erase", "2", "--yes", url=site)
-    assert ran.out.splitlines()[:2] == [
-        "0 runs made blank, 0 of them cancelled",
-        "0 tokens, 0 finals and 0 contents removed",
-    ]
+    assert (ran.code, ran.out) == (0, "nothing was held about account 2\n")
 
 
 def test_what_was_handed_in_a_moment_ago_is_left_to_the_server_and_said(
@@ -237,9 +258,20 @@ def test_it_asks_before_it_erases(
 
         ran = run("erase", "2", url=site)
 
-    assert "Erase what commserver holds about account 2, for good?" in ran.out
+    assert "Erase what commserver holds about account 2 (ada), for good?" in ran.out
     assert ran.code == left
     assert tokens_of(site) == left
+
+
+def test_it_asks_about_an_account_that_the_platform_has_no_more(
+    run: Run, site: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open(os.devnull) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+
+        ran = run("erase", str(2**63 - 1), url=site)
+
+    assert f"about account {2**63 - 1}, for good?" in ran.out
 
 
 @pytest.mark.parametrize("account", ["ada", "-1", str(2**63)])

@@ -124,9 +124,26 @@ def test_a_site_that_is_not_there_yet_is_no_mistake(run: Run, tmp_path: Path) ->
 
     assert (checked.code, checked.err) == (
         0,
-        ["the database is not migrated yet: run `commserver migrate`"],
+        [
+            "the database is not there yet, and a server refuses to start without it: run "
+            "`commserver migrate`, or `commserver migrate --with-platform` for a new site"
+        ],
     )
     assert not path.parent.exists()
+
+
+def test_a_folder_that_cannot_be_made_is_told(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    checked = run("check-config", url=f"sqlite:///{tmp_path}/file/site/commserver.db")
+
+    assert (checked.code, checked.err) == (
+        1,
+        [
+            f"commserver: the folder {tmp_path}/file/site of the database cannot be made: make it, "
+            "for the server to write"
+        ],
+    )
 
 
 def test_an_empty_file_is_a_site_that_is_not_there_yet(run: Run, tmp_path: Path) -> None:

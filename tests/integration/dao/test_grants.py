@@ -195,8 +195,6 @@ def said_of(right: Right) -> str:
     """Return what the check says when a right is missing."""
     if right.kind == "SCHEMA":  # then nothing in it is there
         return "the role needs USAGE on it"
-    if right.name == "public.commserver_version":
-        return "permission denied for table commserver_version"
     return rf"lacks {re.escape(right.what)}: see `commserver migrate --grants"
 
 
