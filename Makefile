@@ -4,7 +4,7 @@ VENV := .venv/bin
 UV_COMPILE := $(VENV)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header
 
-.PHONY: demo test serve lint bench lock stop venv ready
+.PHONY: demo test cover serve lint bench lock stop venv ready
 
 demo: ready     ## a small course, judged end to end
 	@$(VENV)/commserver demo $(ARGS)
@@ -13,6 +13,10 @@ serve: ready    ## the same, and it stays open
 	@$(VENV)/commserver demo --keep $(ARGS)
 
 test: ready     ## the whole suite; ARGS="-k name" for a part of it
+	@$(PYTHON) scripts/prepare.py postgresql
+	@$(VENV)/python -m pytest $(ARGS)
+
+cover: ready    ## the same, and which lines nothing has run; a third slower
 	@$(PYTHON) scripts/prepare.py postgresql
 	@$(VENV)/python -m pytest --cov $(ARGS)
 

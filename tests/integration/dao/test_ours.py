@@ -105,6 +105,7 @@ class TestPostgresql:
         """The URL of the empty database, by a role of its own."""
         database = make_url(empty_url).database
         assert database
+        cluster.sql("DROP ROLE IF EXISTS judge")  # roles are the whole server's: another test's
         cluster.sql("CREATE ROLE judge LOGIN")
         yield cluster.url(database, "judge")
         cluster.sql("DROP OWNED BY judge CASCADE; DROP ROLE judge", database)
