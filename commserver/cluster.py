@@ -98,7 +98,7 @@ class Cluster:
     def __enter__(self) -> Self:
         try:
             self.start()
-        except BaseException:
+        except BaseException:  # interrupted as well: half a server must not stay
             self.stop()
             raise
         return self

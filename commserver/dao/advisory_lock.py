@@ -72,7 +72,7 @@ class AdvisoryLock:
         except FAULTS as error:
             connection.terminate()
             raise StoreError(f"cannot lock the database: {type(error).__name__}") from error
-        except BaseException:
+        except BaseException:  # cancelled as well: the connection, perhaps locked, is nobody's yet
             connection.terminate()
             raise
         self._connection, self._backend = connection, row["backend"]

@@ -192,7 +192,7 @@ class Archive:
             try:
                 self.manifest = self._manifest()
                 self._check()
-            except BaseException:
+            except BaseException:  # whatever it was, nobody has the file yet who would close it
                 self._zip.close()
                 raise
 

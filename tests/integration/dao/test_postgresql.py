@@ -217,7 +217,7 @@ async def test_a_database_that_is_away_is_waited_for_only_on_request(
             await asyncio.to_thread(cluster.start)
             async with asyncio.timeout(PATIENCE):
                 await opening
-    except BaseException:
+    except BaseException:  # whatever failed, the next test finds a server
         await asyncio.to_thread(cluster.start)
         raise
 
