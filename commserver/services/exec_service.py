@@ -42,6 +42,7 @@ from commserver.services.run_service import RunService
 log = structlog.get_logger(__name__)
 
 LEASE_MARGIN = 120.0  # seconds a slot may need beside the sandboxed programs themselves
+NOBODYS = AttemptId(0)  # platforms count from 1
 ERASED = ContentHash("")  # the content of a run that has none: erased, or not to be read
 
 
@@ -165,13 +166,26 @@ class ExecService:
         """True when no more runs may wait."""
         return self._dispatcher.board.waiting() >= self._queue.limit
 
-    async def database_answers(self) -> bool:
-        """Return whether the database can be read, whatever it says about one attempt."""
+    async def fails_alone(self, attempt: AttemptId) -> bool:
+        """Return whether the database cannot give this attempt, and could give others.
+
+        A disk that is full, a lock, a right that is missing concern all of them, and pass.
+        """
         try:
-            await self._database.read(self._daos.baseline.attempt)
+            await self._database.read(self._nobodys)
         except StoreError:
             return False
-        return True
+        try:
+            await self._database.read(lambda c: self._asked(c, attempt))
+        except StoreError:
+            return True
+        return False
+
+    async def _nobodys(self, connection: AsyncConnection) -> None:
+        """Read what an attempt is read from, for one that nobody has."""
+        await self._daos.attempts.find(connection, NOBODYS)
+        await self._daos.codes.of_attempt(connection, NOBODYS)
+        await self._daos.scripts.newest(connection, NOBODYS)
 
     async def cancel(self, attempt: AttemptId) -> int:
         """End every run of the attempt that has not ended; returns how many were still to end."""

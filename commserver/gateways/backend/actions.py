@@ -49,7 +49,7 @@ async def on_exercise(packet: Exercise, link: Link) -> None:
             raise
         except StoreError as error:
             log.warning("exercise_waits", id=attempt, error=str(error))
-            tries += await link.exec.database_answers()
+            tries += await link.exec.fails_alone(attempt)
             if tries >= STORE_TRIES:
                 raise StoreRefused(f"gave up on attempt {attempt}: {error}") from error
             await asyncio.sleep(back_off.pause())

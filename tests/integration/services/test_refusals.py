@@ -6,11 +6,15 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commserver.core.execution import Cause, Completed, Failure, Status, Verdict
+from commserver.core.jobs import AttemptId, ContentHash
 from commserver.core.states import State
-from commserver.errors import AlreadyExists, StoreRefused
+from commserver.dao.codes import SourceFile
+from commserver.errors import AlreadyExists, StoreError, StoreRefused
 from commserver.graders import tests as graders
+from commserver.services.exec_service import NOBODYS
 from tests.fake_sandbox import FakeSandbox
 from tests.fakes import FakeClock, completed, make_offer
 from tests.integration.services.site import Site, hide_files, until
@@ -227,9 +231,31 @@ async def test_a_file_that_is_no_text_ends_its_attempt_with_a_final(
         assert (await site.row(await site.submit(other))).state is State.QUEUED
 
 
-async def test_whether_the_database_answers_is_told(site: Site) -> None:
-    assert await site.exec.database_answers()
+async def test_an_attempt_fails_alone_only_where_the_database_could_give_others(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk, a lock and a missing right pass, and must cost no attempt its EXERCISE."""
+    attempt = await site.attempt(await site.exercise())
+    of_attempt, broken = site.daos.codes.of_attempt, {attempt}
 
+    async def slow(connection: AsyncConnection, one: AttemptId) -> tuple[SourceFile, ...]:
+        if one in broken:
+            raise StoreError("took too long")
+        return await of_attempt(connection, one)
+
+    async def full(content: bytes) -> ContentHash:
+        raise StoreError("no space left")
+
+    monkeypatch.setattr(site.daos.codes, "of_attempt", slow)
+    alone = await site.exec.fails_alone(attempt)
+    broken.add(NOBODYS)
+    no_right = await site.exec.fails_alone(attempt)
+    broken.clear()
+    monkeypatch.setattr(site.files, "put", full)
+    with pytest.raises(StoreError):
+        await site.submit(attempt)
+    no_room = await site.exec.fails_alone(attempt)
     await site.database.close()
+    away = await site.exec.fails_alone(attempt)
 
-    assert not await site.exec.database_answers()
+    assert (alone, no_right, no_room, away) == (True, False, False, False)

@@ -18,7 +18,8 @@ class RecordingExecService(ExecService):
     """Takes every attempt and runs none.
 
     submitted: what was taken, in order. asked: how often it was asked, refusals included.
-    open: clear it to have submissions hang. answers: what is said of the database.
+    open: clear it to have submissions hang. alone: whether what fails does so
+    while the database gives others.
     """
 
     def __init__(self) -> None:
@@ -26,7 +27,7 @@ class RecordingExecService(ExecService):
         self.asked = 0
         self.open = asyncio.Event()
         self.open.set()
-        self.answers = False
+        self.alone = False
         self._faults: deque[Exception] = deque()
         self._moved = asyncio.Event()
 
@@ -53,8 +54,8 @@ class RecordingExecService(ExecService):
         self._moved.set()
         return Submitted(RunId(f"run-{attempt}"), new=True)
 
-    async def database_answers(self) -> bool:
-        return self.answers
+    async def fails_alone(self, attempt: AttemptId) -> bool:
+        return self.alone
 
     async def until_taken(self, count: int) -> list[AttemptId]:
         """Wait until `count` attempts were taken; returns all that were."""

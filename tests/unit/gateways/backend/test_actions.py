@@ -87,7 +87,7 @@ async def test_what_the_database_will_never_take_does_not_stop_the_link(
 async def test_what_fails_alone_time_after_time_does_not_stop_the_link_for_ever(
     link: Link, execs: RecordingExecService
 ) -> None:
-    execs.answers = True
+    execs.alone = True
     execs.fail(StoreError("took too long"), times=STORE_TRIES)
 
     with pytest.raises(StoreRefused, match="attempt 42: took too long"):
