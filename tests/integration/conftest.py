@@ -2,6 +2,8 @@
 
 import asyncio
 import itertools
+import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,3 +79,15 @@ def migrate(url: str) -> None:
 
     with asyncio.Runner() as runner:
         runner.run(work())
+
+
+@pytest.fixture
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in an empty folder, without settings but those of a server that needs no engine."""
+    for name in os.environ:
+        if name.startswith("COMMSERVER_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("COMMSERVER_BACKEND__ENABLED", "false")
+    monkeypatch.setenv("COMMSERVER_BROWSER__PORT", "0")
+    monkeypatch.setenv("COMMSERVER_DOCKER__HOSTS", json.dumps([f"unix://{tmp_path}/dead.sock"]))
+    monkeypatch.chdir(tmp_path)

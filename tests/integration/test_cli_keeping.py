@@ -28,18 +28,6 @@ PAGE = ROOT / "docs" / "operations.md"
 
 
 @pytest.fixture
-def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work in an empty folder, without settings but those of a server that needs no engine."""
-    for name in os.environ:
-        if name.startswith("COMMSERVER_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("COMMSERVER_BACKEND__ENABLED", "false")
-    monkeypatch.setenv("COMMSERVER_BROWSER__PORT", "0")
-    monkeypatch.setenv("COMMSERVER_DOCKER__HOSTS", json.dumps([f"unix://{tmp_path}/dead.sock"]))
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
 def run(outside: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a command in this process, which saves the time of loading everything again."""
     monkeypatch.setattr(logs, "configure", lambda *_: None)  # loggers remember their stream
