@@ -12,7 +12,7 @@ from benchmarks.result import percentiles, rounded
 from benchmarks.site import facts
 from commserver.app import built
 from commserver.cluster import Cluster
-from commserver.config import Backend, Browser, Config, Database, Queue
+from commserver.config import Backend, Browser, Config, Database, Http, Queue
 from commserver.dao import migrations
 from commserver.dao.database_manager import DatabaseManager
 from tests.integration.dao.live import (
@@ -41,6 +41,7 @@ async def measure(*, full: bool, seconds: float, database: str = "sqlite") -> di
                 database=Database(url=live.url),
                 backend=Backend(enabled=False),
                 browser=Browser(port=0),
+                http=Http(enabled=False),
                 queue=Queue(sweep="new"),
             )
             async with built(config, sandboxes=lambda site, boot: []) as app:

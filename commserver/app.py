@@ -25,6 +25,7 @@ from commserver.errors import ConfigError
 from commserver.gateways.backend.client import Client
 from commserver.gateways.browser.server import Server
 from commserver.gateways.gateway import Gateway
+from commserver.gateways.http.server import HttpServer
 from commserver.graders.languages import LANGUAGES
 from commserver.operations import opened
 from commserver.services.auth_service import AuthService
@@ -33,10 +34,12 @@ from commserver.services.exec_service import ExecService
 from commserver.services.file_store import FileStore
 from commserver.services.finals_service import FinalsService
 from commserver.services.ledger import DatabaseLedger
+from commserver.services.record_service import RecordService
 from commserver.services.retention_service import RetentionService
 from commserver.services.run_service import RunService
 from commserver.services.sweep_service import SweepService
 from commserver.services.watch_service import WatchService
+from commserver.web import app as web
 
 log = structlog.get_logger(__name__)
 
@@ -92,6 +95,7 @@ class App:
     finals: FinalsService
     docker: DockerManager
     server: Server
+    http: HttpServer | None
     asking: list[Gateway]  # the gateways through which work comes in
     sweep: SweepService
     retention: RetentionService
@@ -113,7 +117,9 @@ class App:
                 tasks.create_task(self.finals.run()),
                 tasks.create_task(self.claim.keep()),
             ]
-            browsers = tasks.create_task(self.server.run(), name=self.server.name)
+            looking = [tasks.create_task(self.server.run(), name=self.server.name)]
+            if self.http:
+                looking.append(tasks.create_task(self.http.run(), name=self.http.name))
             docker = tasks.create_task(self.docker.run(), name=self.docker.name)
             asking = [tasks.create_task(door.run(), name=door.name) for door in self.asking]
             sweeping = tasks.create_task(self.sweep.run())
@@ -129,7 +135,9 @@ class App:
             await self.docker.drain(self.config.queue.grace)
             await asyncio.wait({docker})
             self.server.stop()
-            await _ended([browsers])
+            if self.http:
+                self.http.stop()
+            await _ended(looking)
             for task in own:
                 task.cancel()
         log.info("stopped", waiting=self.dispatcher.board.waiting())
@@ -183,19 +191,34 @@ async def built(
 
         runs = RunService(dispatcher, files)
         auth = AuthService(database, daos, clock)
-        execs = ExecService(database, daos, files, dispatcher, runs, config.queue, config.docker)
+        execs = ExecService(
+            database, daos, files, dispatcher, runs, config.queue, config.docker, clock
+        )
         watch = WatchService(dispatcher, bus, clock, period=config.browser.place_period)
         make = sandboxes or docker_sandboxes(config, stack)
         docker = DockerManager(config.docker, make(site, boot), runs, bus, clock)
-        finals = FinalsService(database, daos, clock)
+        finals = FinalsService(database, daos, clock, bus)
+        records = RecordService(database, daos, dispatcher.board)
         server = Server(config.browser, auth, watch, finals)
+        http = None
+        if config.http.enabled:
+            http = HttpServer(config.http, web.routes(config.http, config.browser, auth, records))
         asking: list[Gateway] = []
-        if config.backend.enabled:
-            asking.append(Client(config.backend, execs))
+        asking += [Client(name, one, execs) for name, one in config.backend.each.items()]
         sweep = SweepService(database, daos, execs, config.queue, clock)
         retention = RetentionService(database, daos, files, clock, config.database, config.files)
         yield App(
-            config, dispatcher, watch, finals, docker, server, asking, sweep, retention, claim
+            config,
+            dispatcher,
+            watch,
+            finals,
+            docker,
+            server,
+            http,
+            asking,
+            sweep,
+            retention,
+            claim,
         )
 
 

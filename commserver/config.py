@@ -8,7 +8,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -81,22 +81,45 @@ def _is_port(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 6 and 0 < int(text) < 65536
 
 
+class Link(Section):
+    """What one backend may have of its own; what it has not is the section's."""
+
+    host: str | None = None
+    port: int | None = Field(default=None, ge=1, le=65535)
+    token: SecretStr | None = None
+    token_file: Path | None = None
+    framing: Literal["lines", "length"] | None = None
+    tls: bool | None = None
+    tls_ca: Path | None = None
+
+
 class Backend(Section):
-    """The teaching platform's backend, which listens; we dial in."""
+    """A teaching platform's backend, which listens; we dial in.
+
+    The section itself is the one there is, named `backend`, or with `links` what they share.
+    """
 
     enabled: bool = True
-    name: str = "backend"
     host: str = "127.0.0.1"
     port: int = Field(default=9500, ge=1, le=65535)
     token: SecretStr = SecretStr("")  # SERVER_TOKEN
     token_file: Path | None = None
-    framing: Literal["lines"] = "lines"
+    framing: Literal["lines", "length"] = "lines"
     frame_limit: Bytes = Field(default=1 << 20, ge=64)
+    # With "length": what is said after so long a silence of ours, as KryoNet's peers expect it; 0 =
+    # never. They drop a side that is silent for 12 s.
+    keepalive_period: Seconds = Field(default=8.0, ge=0)
+    keepalive_frame: str = "{}"
+    tls: bool = False
+    tls_ca: Path | None = None  # whom to trust, PEM; None = whom this machine trusts
+    tls_cert: Path | None = None  # ours, where the backend asks for one, PEM with its chain
+    tls_key: Path | None = None
     connect_timeout: Seconds = Field(default=5.0, gt=0)
     retry_first: Seconds = Field(
         default=0.2, gt=0
     )  # pause before the first redial, doubled, with jitter
     retry_most: Seconds = Field(default=10.0, gt=0)
+    links: Mapping[Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]{0,39}$")], Link] = {}
 
     @model_validator(mode="after")
     def _one_token(self) -> "Backend":
@@ -104,18 +127,49 @@ class Backend(Section):
             raise ValueError("token and token_file are both given")
         return self
 
+    @property
+    def each(self) -> Mapping[str, "Backend"]:
+        """Every configured backend by its name, with its own values filled in; none if disabled."""
+        if not self.enabled:
+            return {}
+        if not self.links:
+            return {"backend": self}
+        return {name: self._of(link) for name, link in self.links.items()}
+
+    def _of(self, link: Link) -> "Backend":
+        own = {key: value for key, value in link if value is not None}
+        if "token" in own or "token_file" in own:  # one of its own replaces either
+            own = {"token": SecretStr(""), "token_file": None} | own
+        return self.model_copy(update={**own, "links": {}})
+
     def secret(self) -> str:
         """Return the SERVER_TOKEN.
 
         Raises:
             ConfigError: the file that should hold it cannot be read.
         """
-        if self.token_file is None:
-            return self.token.get_secret_value()
-        try:
-            return self.token_file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError([f"backend.token_file: {error}"]) from error
+        return _secret(self.token, self.token_file, "backend.token_file")
+
+
+def _secret(given: SecretStr, file: Path | None, key: str) -> str:
+    if file is None:
+        return given.get_secret_value()
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{key}: {error}"]) from error
+
+
+class Jwt(Section):
+    """What a signed token must be to be taken (`browser.verifier = "jwt"`)."""
+
+    algorithms: tuple[str, ...] = ("EdDSA", "ES256", "RS256")  # never "none"
+    keys: Path | None = None  # public keys: PEM, or a JSON Web Key Set
+    secret: SecretStr = SecretStr("")  # for HS256 alone, 32 bytes or more
+    secret_file: Path | None = None
+    issuer: str = ""  # what `iss` must be, "" = anything
+    audience: str = ""  # what `aud` must have, "" = it must have none
+    leeway: Seconds = Field(default=10.0, ge=0)  # by which clocks may differ
 
 
 class Browser(Section):
@@ -123,8 +177,18 @@ class Browser(Section):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8765, ge=0, le=65535)  # 0 = any free one
+    # Pages of other origins than the server's own host that may connect; "*" = every one.
+    origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()  # whose X-Forwarded-For counts: addresses or networks
+    tls_cert: Path | None = None  # PEM, with its chain
+    tls_key: Path | None = None
+    verifier: Literal["database", "backend", "jwt"] = "database"  # who says whose a token is
+    verifier_timeout: Seconds = Field(default=5.0, gt=0)  # for a backend's answer
+    jwt: Jwt = Jwt()
     auth_timeout: Seconds = Field(default=10.0, gt=0)
     auth_failures: int = Field(default=3, ge=1)
+    recheck_period: Seconds = Field(default=900.0, gt=0)  # whether a token is still good
+    commands: int = Field(default=20, ge=1)  # a second, for one socket; four times that in a burst
     frame_limit: Bytes = Field(default=16 << 10, ge=64)
     owed_limit: int = Field(
         default=256, ge=1
@@ -133,6 +197,45 @@ class Browser(Section):
     ping_timeout: Seconds = Field(default=20.0, gt=0)
     place_period: Seconds = Field(default=1.0, ge=0)  # a place is told at most this often
     connections: int = Field(default=12_000, ge=1)
+
+
+class Http(Section):
+    """The HTTP side: the students' page, the door for platforms, the admins' endpoints."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)  # 0 = any free one
+    tls_cert: Path | None = None  # PEM, with its chain
+    tls_key: Path | None = None
+    trusted_proxies: tuple[str, ...] = ()  # as for browsers
+    token: SecretStr = SecretStr("")  # what a platform shows at the door; "" = the door is shut
+    token_file: Path | None = None
+    body_limit: Bytes = Field(default=64 << 10, ge=64)
+    timeout: Seconds = Field(default=10.0, gt=0)  # for a request to arrive
+    connections: int = Field(default=1_000, ge=1)
+    # Where the page finds the WebSocket; "" = its own host, at the port of the section `browser`.
+    websocket_url: str = ""
+    webhook_url: str = ""  # what is told of each end of a run, by POST; "" = nobody
+    webhook_secret: SecretStr = SecretStr("")  # signs what it is told
+    webhook_secret_file: Path | None = None
+    webhook_ca: Path | None = None  # whom to trust, PEM; None = whom this machine trusts
+    webhook_timeout: Seconds = Field(default=10.0, gt=0)
+
+    def secret(self) -> str:
+        """Return the server token of the door.
+
+        Raises:
+            ConfigError: the file that should hold it cannot be read.
+        """
+        return _secret(self.token, self.token_file, "http.token_file")
+
+    def signing_secret(self) -> str:
+        """Return what signs webhooks.
+
+        Raises:
+            ConfigError: the file that should hold it cannot be read.
+        """
+        return _secret(self.webhook_secret, self.webhook_secret_file, "http.webhook_secret_file")
 
 
 class Docker(Section):
@@ -190,6 +293,7 @@ class Config(BaseSettings):
     database: Database = Database()
     backend: Backend = Backend()
     browser: Browser = Browser()
+    http: Http = Http()
     docker: Docker = Docker()
     queue: Queue = Queue()
     files: Files = Files()
@@ -199,6 +303,11 @@ class Config(BaseSettings):
     def files_dir(self) -> Path:
         """Where what was handed in is kept."""
         return self.state_dir / "files"
+
+    @property
+    def admin_token_file(self) -> Path:
+        """Where the token is that opens the admins' endpoints: made by the server, for root."""
+        return self.state_dir / "admin.token"
 
     @property
     def database_url(self) -> str:
@@ -242,11 +351,12 @@ def load(path: Path | None = None, *, state_dir: Path | None = None) -> Config:
         raise ConfigError(problems) from error
     except SettingsError as error:
         raise ConfigError([*problems, f"{error}: lists and tables are written as JSON"]) from error
-    try:
-        if config.backend.enabled:
-            config.backend.secret()
-    except ConfigError as error:
-        problems += error.problems
+    secrets = [one.secret for one in config.backend.each.values()]
+    for secret in (*secrets, config.http.secret, config.http.signing_secret):
+        try:
+            secret()
+        except ConfigError as error:
+            problems += error.problems
     if problems:
         raise ConfigError(problems)
     return config.model_copy(update={"state_dir": state_dir}) if state_dir else config

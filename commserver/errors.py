@@ -15,6 +15,8 @@ is no error: it is a `Completed` outcome.
     │   ├─ NotAuthenticated
     │   └─ NotAllowed(kind, id)
     ├─ NotFound(kind, id)
+    ├─ RateLimited                    too much of it from there: later
+    ├─ Unanswered                     somebody whom we had to ask did not answer
     ├─ StoreError                     the database or the file store did not do it
     │   ├─ StoreRefused               and never will: another try cannot mend it
     │   │   └─ AlreadyExists(what)
@@ -100,6 +102,14 @@ class NotFound(CommServerError):
         super().__init__(message or f"no {kind} {id}")
         self.kind = kind
         self.id = id
+
+
+class RateLimited(CommServerError):
+    """Somebody asks too often, or was wrong too often; nothing was looked at."""
+
+
+class Unanswered(CommServerError):
+    """Somebody outside whom we had to ask did not answer in time: nobody's fault here."""
 
 
 class StoreError(CommServerError):

@@ -53,11 +53,13 @@ class Trial:
         database: str | None = None,
         websocket_port: int = 0,
         backend_port: int = 0,
+        http_port: int = 0,
         settings: Mapping[str, str] | None = None,
     ) -> None:
         self.state = state
         self.websocket_port = websocket_port or free_port()
         self.backend_port = backend_port or free_port()
+        self.http_port = http_port or free_port()
         self.log = state / "serve.log"
         self.process: asyncio.subprocess.Process | None = None
         self.database_url = database or f"sqlite+aiosqlite:///{state / 'commserver.db'}"
@@ -68,6 +70,7 @@ class Trial:
             "COMMSERVER_DATABASE__URL": self.database_url,
             "COMMSERVER_BROWSER__PORT": str(self.websocket_port),
             "COMMSERVER_BACKEND__PORT": str(self.backend_port),
+            "COMMSERVER_HTTP__PORT": str(self.http_port),
             "COMMSERVER_BACKEND__TOKEN": SERVER_TOKEN,
             "COMMSERVER_DOCKER__HOSTS": json.dumps(hosts),
             "COMMSERVER_LOG__FORMAT": "json",
@@ -89,6 +92,11 @@ class Trial:
         self.state.mkdir(parents=True, exist_ok=True)
         async with operations.opened(self.config) as database:
             await migrations.upgrade(database, with_platform=True)
+
+    @property
+    def page(self) -> str:
+        """Where the students' page is."""
+        return f"http://127.0.0.1:{self.http_port}"
 
     @asynccontextmanager
     async def admin(self) -> AsyncIterator[AdminService]:

@@ -20,7 +20,7 @@ from commserver.core.execution import (
     Status,
     Verdict,
 )
-from commserver.core.finals import Final, Notice, Recipient, ending, recipients
+from commserver.core.finals import Final, Notice, ending, recipients
 from commserver.core.jobs import (
     AttemptId,
     ContentHash,
@@ -31,6 +31,7 @@ from commserver.core.jobs import (
     OwnerId,
     Priority,
     Purpose,
+    Recipient,
     Requirement,
     RunId,
     SortKey,

@@ -17,6 +17,7 @@ from commserver.core.events import (
     Event,
     LeaseRevoked,
     QueueMoved,
+    RunAsked,
     RunEnded,
     RunLeased,
     RunQueued,
@@ -34,6 +35,7 @@ from commserver.core.jobs import (
     Origin,
     OwnerId,
     Purpose,
+    Recipient,
     Requires,
     RunId,
     SortKey,
@@ -251,21 +253,26 @@ class Board:
         writes.append(entry.write(State.QUEUED))
         return Change(Step.SUBMITTED, job.id, State.QUEUED, tuple(writes))
 
-    def ask(self, run: RunId, origin: Origin) -> Change | Busy | Known | None:
-        """Claim a run of the sweep for whoever asks for it after all; nothing else changes.
+    def ask(
+        self, run: RunId, origin: Origin, tell: Collection[Recipient] = ()
+    ) -> Change | Busy | Known | None:
+        """Claim a run that is there for whoever asks for it too; they are told of its end as well.
 
-        One that somebody asked for already stays theirs.
+        One of the sweep's is theirs from then on; one that somebody asked for stays that one's.
         """
         entry = self._known(run)
         if entry is None:
             return None
         if busy := self._busy(entry):
             return busy
-        if not entry.job.origin.swept:
+        asked = entry.job.telling(tell)
+        if entry.job.origin.swept:
+            asked = replace(asked, origin=origin)
+        if asked == entry.job:
             return Known(run)
         assert entry.stored is not None
         entry.busy = True
-        write = entry.write(entry.stored, job=replace(entry.job, origin=origin))
+        write = entry.write(entry.stored, job=asked)
         return Change(Step.ASKED, run, entry.state, (write,))
 
     def refuse(self, job: Job, failure: Failure) -> Change:
@@ -289,7 +296,7 @@ class Board:
         engine.held.add(entry.job.id)
         engine.alone = entry.deaths > 0
         until = None if entry.job.lease is None else now + entry.job.lease
-        lease = Lease(LeaseId(self._new_id()), entry.job, offer, until)
+        lease = Lease(LeaseId(self._new_id()), entry.job, offer, until, now)
         writes = (entry.write(State.LEASED),) if offer.remote else ()
         return Change(Step.LEASED, entry.job.id, State.LEASED, writes, granted=lease)
 
@@ -466,6 +473,7 @@ class Board:
                 self._events.append(RunReplaced(entry.job))
             case Step.ASKED:
                 entry.job = change.writes[0].job
+                self._events.append(RunAsked(change.run))
             case Step.LEASED | Step.ADOPTED:
                 assert change.granted is not None
                 self._leave(entry)
@@ -579,7 +587,8 @@ class Board:
             return Busy(waiting.job.id)
         if waiting.job.content == job.content:
             return Known(waiting.job.id)
-        newer = replace(job, id=waiting.job.id)
+        told = waiting.job.telling(job.tell).tell
+        newer = replace(job, id=waiting.job.id, tell=told)
         waiting.busy = True
         write = waiting.write(State.QUEUED, job=newer)
         return Change(Step.REPLACED, newer.id, State.QUEUED, (write,))

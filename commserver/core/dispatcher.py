@@ -11,10 +11,10 @@ from commserver.core.board import Board, Gone
 from commserver.core.bus import EventBus
 from commserver.core.changes import Busy, Change, Conflict, Known
 from commserver.core.clock import Clock
-from commserver.core.events import QueueMoved, RunProgressed, RunQueued
+from commserver.core.events import QueueMoved, RunAsked, RunProgressed, RunQueued
 from commserver.core.execution import Failure, Outcome
 from commserver.core.finals import Notice
-from commserver.core.jobs import Job, Lease, LeaseId, Offer, Origin, RunId, SortKey
+from commserver.core.jobs import Job, Lease, LeaseId, Offer, Origin, Recipient, RunId, SortKey
 from commserver.core.states import State
 from commserver.errors import AlreadyExists, StoreError, StoreRefused
 
@@ -106,13 +106,19 @@ class Dispatcher:
         assert claim is not None
         return Submitted(claim.run, new=claim.run == job.id)
 
-    async def ask(self, run: RunId, origin: Origin) -> bool:
-        """Let a run of the sweep be `origin`'s, if it is nobody's yet; False when it has ended.
+    async def ask(self, run: RunId, origin: Origin, tell: Collection[Recipient] = ()) -> bool:
+        """Let a run that is there be asked for once more; False when it has ended.
+
+        See `Board.ask`.
 
         Raises:
             StoreError: it could not be stored, and is as it was.
         """
-        return await self._change(lambda: self.board.ask(run, origin)) is not None
+        return await self._change(lambda: self.board.ask(run, origin, tell)) is not None
+
+    def asked(self, run: RunId, notices: Sequence[Notice]) -> None:
+        """Tell that somebody asked for a run that had ended, and what is owed for it now."""
+        self._bus.publish(RunAsked(run, tuple(notices)))
 
     async def refuse(self, job: Job, failure: Failure) -> None:
         """Store and tell the end of a run that cannot even wait."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from commserver.core.execution import Outcome
 from commserver.core.finals import Notice
-from commserver.core.jobs import Job, Lease, Requires
+from commserver.core.jobs import Job, Lease, Requires, RunId
 from commserver.core.states import State
 
 
@@ -21,6 +21,17 @@ class RunReplaced:
     """A waiting run keeps its id and place, and will grade this newer content."""
 
     job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class RunAsked:
+    """Somebody asked for a run that was there already.
+
+    notices: to whom its end is owed by that, since it had ended; committed together.
+    """
+
+    run: RunId
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +91,7 @@ class QueueMoved:
 Event = (
     RunQueued
     | RunReplaced
+    | RunAsked
     | RunLeased
     | RunStarted
     | RunProgressed

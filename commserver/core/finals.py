@@ -6,15 +6,15 @@ side goes away meanwhile. Each recipient has a series of its own, numbered witho
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, NewType
+from typing import NamedTuple
 
 from commserver.core.changes import Change
 from commserver.core.execution import Broken, Completed, Failure, Judged, Outcome
-from commserver.core.jobs import AttemptId, OwnerId, Purpose, RunId
+from commserver.core.jobs import AttemptId, OwnerId, Purpose, Recipient, RunId
 from commserver.core.states import State
 from commserver.core.text import clean_text
 
-Recipient = NewType("Recipient", str)
+WEBHOOK = Recipient("webhook")  # the one address that hears of every end over HTTP
 
 
 class Notice(NamedTuple):
@@ -79,14 +79,24 @@ def account(owner: OwnerId) -> Recipient:
     return Recipient(f"account:{owner}")
 
 
+def backend(name: str) -> Recipient:
+    """Return the recipient that a configured backend is, whichever link it has at the moment."""
+    return Recipient(f"backend:{name}")
+
+
 def recipients(change: Change) -> list[Recipient]:
-    """Return whom the final that this change brings is owed; none when it ends nothing for them."""
+    """Return whom the final that this change brings is owed; none when it ends nothing for them.
+
+    In one order for all changes, in which their series are locked. A student hears nothing of a
+    run that gave way to a newer one; whoever asked for the run does.
+    """
     job = change.writes[0].job if change.writes else None
-    if job is None or not change.state.ended or change.state is State.SUPERSEDED:
+    if job is None or not change.state.ended:
         return []
-    if job.attempt is None or job.purpose is not Purpose.SUBMIT or not job.owner:
-        return []
-    return [account(job.owner)]
+    submitted = job.attempt is not None and job.purpose is Purpose.SUBMIT and job.owner
+    if not submitted or change.state is State.SUPERSEDED:
+        return sorted(job.tell)
+    return sorted((account(job.owner), *job.tell))
 
 
 def ending(outcome: Outcome | None) -> Judged | Failure | None:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from typing import Literal, NamedTuple, NewType
 
@@ -11,6 +11,7 @@ LeaseId = NewType("LeaseId", str)
 AttemptId = NewType("AttemptId", int)
 OwnerId = NewType("OwnerId", str)
 ContentHash = NewType("ContentHash", str)
+Recipient = NewType("Recipient", str)  # whom finals are owed: words without a blank, "account:12"
 
 
 def content_hash(content: bytes) -> ContentHash:
@@ -89,6 +90,7 @@ class Job:
     priority: its class.
     max_tries: counted tries after which it is FAILED.
     lease: seconds that a runner may hold it without extending, None for ever.
+    tell: who is owed its end beside its student, such as the backend that asked with `ack`.
     """
 
     id: RunId
@@ -102,6 +104,11 @@ class Job:
     priority: Priority = Priority.INTERACTIVE
     max_tries: int = 3
     lease: float | None = None
+    tell: tuple[Recipient, ...] = ()
+
+    def telling(self, more: Iterable[Recipient]) -> "Job":
+        """Return the job with these to be told as well, each once."""
+        return replace(self, tell=tuple(dict.fromkeys((*self.tell, *more))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +154,11 @@ class Lease:
 
     job: as it was when leased; an outcome counts only for this content.
     until: monotonic seconds of the board's clock after which it is lost, None for never.
+    since: monotonic seconds at which it was granted.
     """
 
     id: LeaseId
     job: Job
     offer: Offer
     until: float | None = None
+    since: float = 0.0

@@ -1,8 +1,9 @@
 """`executions`: runs, from their entry to their end."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Result, Row, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -26,6 +27,7 @@ from commserver.core.jobs import (
     OwnerId,
     Priority,
     Purpose,
+    Recipient,
     Requires,
     RunId,
     SortKey,
@@ -43,6 +45,8 @@ class StoredRun:
 
     ending: how it was judged or why it could not be, None when it was neither.
     started_at: when its latest try began, where that was written down.
+    runner, engine, leased_at: who had it last and from when, once that try is over; for runs of
+        another process from its beginning.
     """
 
     job: Job
@@ -52,8 +56,19 @@ class StoredRun:
     deaths: int
     created_at: datetime
     started_at: datetime | None = None
+    runner: str = ""
+    engine: str = ""
+    leased_at: datetime | None = None
     ended_at: datetime | None = None
     ending: Judged | Failure | None = None
+
+
+class Held(NamedTuple):
+    """Who had a run in a try, and from when."""
+
+    runner: str
+    engine: str
+    leased_at: datetime
 
 
 _c = executions.c
@@ -61,15 +76,19 @@ _c = executions.c
 # In the order in which `_stored` and `ended_by` take them, since a restart reads the first of every
 # run that waits, by the hundred thousand: each column and each look-up by name counts.
 _RUN = (
-    *(_c.id, _c.user_exercise_id, _c.owner, _c.course, _c.gateway, _c.peer, _c.reference),
+    *(_c.id, _c.user_exercise_id, _c.owner, _c.course, _c.gateway, _c.peer, _c.reference, _c.tell),
     *(_c.purpose, _c.content_hash, _c.requires, _c.lease, _c.priority, _c.tag, _c.entry),
     *(_c.state, _c.tries, _c.deaths, _c.max_tries, _c.created_at, _c.started_at),
 )
 # The verdict is left out: it is long, and hardly ever asked for.
 _END = (
-    *(_c.ended_at, _c.status, _c.grade, _c.grade_max),
-    *(_c.failure_cause, _c.message, _c.container),
+    *(_c.runner, _c.engine, _c.leased_at, _c.ended_at),
+    *(_c.status, _c.grade, _c.grade_max, _c.failure_cause, _c.message, _c.container),
 )
+
+
+# Two runs share an entry number when the newer was given the older one's place.
+_NEWEST = (_c.entry.desc(), _c.created_at.desc())
 
 
 class ExecutionDAO(DAO):
@@ -85,11 +104,13 @@ class ExecutionDAO(DAO):
         at: datetime,
         outcome: Outcome | None = None,
         started: datetime | None = None,
+        held: Held | None = None,
     ) -> bool:
         """Make the row of a run say what `write` says; False when it did not say what it must.
 
         at: now. outcome: how the run ended, when it did so by a verdict or a failure.
         started: when the latest try began; where it is not given and the run becomes RUNNING, now.
+        held: whose try begins or ends with it, None where it is none's.
 
         Raises (out of the transaction):
             AlreadyExists: the run is new and its id is not, or another run of its attempt and
@@ -98,6 +119,8 @@ class ExecutionDAO(DAO):
         assert outcome is None or write.state.ended
         job = write.job
         values = _values(write, at, outcome, started)
+        if held:
+            values |= held._asdict()
         if write.expected is None:
             await connection.execute(
                 executions.insert().values(
@@ -150,6 +173,15 @@ class ExecutionDAO(DAO):
         """Return the submitted run of an attempt whose row says that it waits, None for none."""
         return await self._one(connection, _submitted(attempt) & (_c.state == State.QUEUED))
 
+    async def newest_ended(
+        self, connection: AsyncConnection, attempt: AttemptId
+    ) -> StoredRun | None:
+        """Return the newest submitted run of an attempt that has a final, None for none."""
+        if not is_id(attempt):
+            return None
+        ends = (State.DONE, State.FAILED, State.CANCELLED)
+        return await self._one(connection, _submitted(attempt) & _c.state.in_(ends))
+
     async def contents_of(
         self, connection: AsyncConnection, attempt: AttemptId
     ) -> frozenset[ContentHash]:
@@ -166,6 +198,34 @@ class ExecutionDAO(DAO):
         )
         return result.rowcount == 1
 
+    async def tell(
+        self, connection: AsyncConnection, run: RunId, recipients: Iterable[Recipient]
+    ) -> tuple[Recipient, ...]:
+        """Have a run's end told to these as well; returns those of them that it was not to be.
+
+        The row stays locked until the transaction ends, so that the run does not end meanwhile.
+        """
+        # An update of nothing locks a row on both databases.
+        lock = executions.update().where(_c.id == run).values(tell=_c.tell).returning(_c.tell)
+        told = await connection.scalar(lock)
+        if told is None:
+            return ()
+        known = told.split()
+        new = tuple(dict.fromkeys(one for one in recipients if one not in known))
+        if new:
+            both = " ".join((*known, *new))
+            await connection.execute(executions.update().where(_c.id == run).values(tell=both))
+        return new
+
+    async def of_attempt(
+        self, connection: AsyncConnection, attempt: AttemptId, limit: int
+    ) -> list[StoredRun]:
+        """Return the newest `limit` runs of an attempt, whatever for, the newest first."""
+        if not is_id(attempt):
+            return []
+        query = select(*_RUN, *_END).where(_c.user_exercise_id == attempt).order_by(*_NEWEST)
+        return [_ended(row) for row in await connection.execute(query.limit(limit))]
+
     async def verdict(self, connection: AsyncConnection, run: RunId) -> VerdictRecord | None:
         """Return the full record of how a run was judged, None when it was not."""
         record: VerdictRecord | None = await self._value(
@@ -176,9 +236,8 @@ class ExecutionDAO(DAO):
     async def _one(
         self, connection: AsyncConnection, condition: ColumnElement[bool]
     ) -> StoredRun | None:
-        # Two runs share an entry number when the newer was given the older one's place.
-        newest = (_c.entry.desc(), _c.created_at.desc())
-        row = await self._first(connection, select(*_RUN, *_END).where(condition).order_by(*newest))
+        query = select(*_RUN, *_END).where(condition).order_by(*_NEWEST)
+        row = await self._first(connection, query)
         return _ended(row) if row else None
 
 
@@ -202,6 +261,7 @@ def _values(
         "gateway": job.origin.gateway,
         "peer": job.origin.peer,
         "reference": job.origin.reference,
+        "tell": " ".join(job.tell),
         "content_hash": job.content,
         "requires": job.requires,
         "lease": job.lease,
@@ -249,8 +309,15 @@ def _failed(failure: Failure) -> dict[str, object]:
 
 def _ended(row: Row[*tuple[Any, ...]]) -> StoredRun:
     """Return the run in a row of `_RUN` and `_END`."""
-    ended_at, *ending = row[len(_RUN) :]
-    return replace(_stored(*row[: len(_RUN)]), ended_at=ended_at, ending=ended_by(*ending))
+    runner, engine, leased_at, ended_at, *ending = row[len(_RUN) :]
+    return replace(
+        _stored(*row[: len(_RUN)]),
+        runner=runner,
+        engine=engine,
+        leased_at=leased_at,
+        ended_at=ended_at,
+        ending=ended_by(*ending),
+    )
 
 
 def _stored(
@@ -261,6 +328,7 @@ def _stored(
     gateway: str,
     peer: str,
     reference: str,
+    tell: str,
     purpose: Purpose,
     content: str,
     requires: Requires,
@@ -288,6 +356,7 @@ def _stored(
         priority=priority,
         max_tries=max_tries,
         lease=lease,
+        tell=tuple(map(Recipient, tell.split())),
     )
     key = SortKey(priority, tag, entry)
     return StoredRun(job, key, state, tries, deaths, created_at, started_at)

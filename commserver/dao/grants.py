@@ -51,6 +51,9 @@ OURS = {
     "baseline": ("SELECT", "INSERT", "UPDATE"),
     "tokens": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "site": ("SELECT", "INSERT"),
+    "commserver_audit": ("SELECT", "INSERT"),
+    "commserver_announcements": ("SELECT", "INSERT", "UPDATE"),
+    "commserver_requests": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "commserver_version": ("SELECT",),
     PLATFORM_VERSION: ("SELECT",),
 }

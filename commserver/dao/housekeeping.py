@@ -23,8 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from commserver.core.finals import Recipient
-from commserver.core.jobs import ContentHash, RunId
+from commserver.core.jobs import ContentHash, Recipient, RunId
 from commserver.core.states import ENDS, State
 from commserver.dao.dao import DAO
 from commserver.dao.tables import UNFINISHED, baseline, executions, leases, notices, tokens

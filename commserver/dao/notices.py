@@ -6,8 +6,8 @@ from datetime import datetime
 from sqlalchemy import bindparam, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from commserver.core.finals import Final, Notice, Recipient
-from commserver.core.jobs import AttemptId, RunId
+from commserver.core.finals import Final, Notice
+from commserver.core.jobs import AttemptId, Recipient, RunId
 from commserver.dao.dao import DAO
 from commserver.dao.executions import ended_by
 from commserver.dao.tables import executions, notices, series
@@ -44,6 +44,11 @@ class NoticeDAO(DAO):
         query = select(series.c.last).where(series.c.recipient == recipient)
         return await self._value(connection, query) or 0
 
+    async def seq_of(self, connection: AsyncConnection, recipient: Recipient, run: RunId) -> int:
+        """Return the number of a run's end in a series, 0 where it has none."""
+        query = select(_n.seq).where(_n.execution_id == run, _n.recipient == recipient)
+        return await self._value(connection, query) or 0
+
     async def owed(
         self, connection: AsyncConnection, recipient: Recipient, *, after: int = 0, limit: int
     ) -> list[Final]:
@@ -69,6 +74,23 @@ class NoticeDAO(DAO):
             )
             for run, attempt, state, seq, *ending in await connection.execute(query)
         ]
+
+    async def pushed(
+        self,
+        connection: AsyncConnection,
+        pushes: Sequence[tuple[Recipient, int, datetime]],
+    ) -> None:
+        """Note when the finals up to a number have first left for each of these recipients."""
+        await connection.execute(
+            update(notices)
+            .where(
+                _n.recipient == bindparam("to"),
+                _n.seq <= bindparam("up_to"),
+                _n.pushed_at.is_(None),
+            )
+            .values(pushed_at=bindparam("at")),
+            [{"to": recipient, "up_to": seq, "at": at} for recipient, seq, at in pushes],
+        )
 
     async def delivered(
         self, connection: AsyncConnection, receipts: Sequence[tuple[Recipient, int]], at: datetime

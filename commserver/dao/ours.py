@@ -15,6 +15,7 @@ VERSION_TABLE = "commserver_version"
 MADE = {  # by each of our migrations
     "0001": ("executions", "leases", "tokens", "site"),
     "0002": ("series", "notices", "baseline"),
+    "0003": ("commserver_audit", "commserver_announcements", "commserver_requests"),
 }
 NAMES = (VERSION_TABLE, *(name for made in MADE.values() for name in made))
 

@@ -144,6 +144,8 @@ executions = Table(
     Column("gateway", CleanText, nullable=False),
     Column("peer", CleanText, nullable=False),
     Column("reference", CleanText, nullable=False),
+    # Who is owed its end beside its student: recipients with a blank between.
+    Column("tell", CleanText, nullable=False, server_default=""),
     Column("purpose", text_enum(Purpose, "purpose"), nullable=False),
     Column("content_hash", String(64), nullable=False),
     Column("requires", Json(Requires, shared=True), nullable=False),
@@ -165,6 +167,10 @@ executions = Table(
     Column("message", CleanText, nullable=False, server_default=""),
     Column("container", CleanText, nullable=False, server_default=""),
     Column("verdict", Json(VerdictRecord)),
+    # Of the latest try: who had it, on which engine, and from when.
+    Column("runner", CleanText, nullable=False, server_default=""),
+    Column("engine", CleanText, nullable=False, server_default=""),
+    Column("leased_at", UtcDateTime),
     Column("created_at", UtcDateTime, nullable=False),
     Column("started_at", UtcDateTime),
     Column("ended_at", UtcDateTime),
@@ -224,6 +230,7 @@ notices = Table(
         index=True,
     ),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("pushed_at", UtcDateTime),  # when it first left, noted a moment later
     Column("delivered_at", UtcDateTime),  # NULL: owed
 )
 
@@ -256,4 +263,37 @@ site = Table(
     Column("id", String(36), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     CheckConstraint("single = 1", name="single"),
+)
+
+# What admins did, over HTTP or from the command line. (Plain names are often a platform's own.)
+audit = Table(
+    "commserver_audit",
+    commserver,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("at", UtcDateTime, nullable=False),
+    Column("who", CleanText, nullable=False),
+    Column("action", CleanText, nullable=False),  # a verb and its object: "token.create"
+    Column("target", CleanText, nullable=False, server_default=""),
+    Column("detail", CleanText, nullable=False, server_default=""),
+)
+
+# What is said to all students; the newest counts, unless it was withdrawn or its time is over.
+announcements = Table(
+    "commserver_announcements",
+    commserver,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("text", CleanText, nullable=False),
+    Column("until", UtcDateTime),  # NULL: until it is withdrawn
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("withdrawn_at", UtcDateTime),
+)
+
+# Requests of the HTTP door that must not be carried out twice, by the caller's own key.
+requests = Table(
+    "commserver_requests",
+    commserver,
+    Column("key", String(200), primary_key=True),
+    Column("body", String(64), nullable=False),  # sha256 of what was asked
+    Column("execution_id", String(36)),  # the run that stands for it, NULL until it is there
+    Column("created_at", UtcDateTime, nullable=False, index=True),
 )

@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -10,8 +10,10 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commserver.config import Docker, Queue
+from commserver.core.clock import Clock
 from commserver.core.dispatcher import Dispatcher, Submitted
 from commserver.core.execution import Cause, ExecutionRequest, Failure
+from commserver.core.finals import Notice
 from commserver.core.jobs import (
     SWEEP,
     AttemptId,
@@ -19,6 +21,7 @@ from commserver.core.jobs import (
     Job,
     Origin,
     OwnerId,
+    Recipient,
     Requirement,
     Requires,
     RunId,
@@ -41,6 +44,7 @@ from commserver.services.run_service import RunService
 
 log = structlog.get_logger(__name__)
 
+LOOK_AGAIN = (0.1, 0.3, 1.0, 3.0)  # seconds until each further look at what is not there yet
 LEASE_MARGIN = 120.0  # seconds a slot may need beside the sandboxed programs themselves
 NOBODYS = AttemptId(0)  # platforms count from 1
 ERASED = ContentHash("")  # the content of a run that has none: erased, or not to be read
@@ -104,38 +108,82 @@ class ExecService:
         runs: RunService,
         queue: Queue,
         docker: Docker,
+        clock: Clock,
+        *,
+        tell: Sequence[Recipient] = (),
     ) -> None:
+        """`tell`: who is owed the end of every run beside its student and whoever asked."""
         self._database = database
         self._daos = daos
         self._files = files
         self._dispatcher = dispatcher
         self._runs = runs
         self._queue = queue
+        self._clock = clock
+        self._tell = tuple(tell)
         self._languages = {
             alias.casefold(): ours for ours, names in docker.languages.items() for alias in names
         }
         self._turns: dict[AttemptId, _Turn] = {}
 
-    async def submit(self, attempt: AttemptId, origin: Origin) -> Submitted:
+    async def submit(
+        self,
+        attempt: AttemptId,
+        origin: Origin,
+        tell: Sequence[Recipient] = (),
+        *,
+        patient: bool = False,
+    ) -> Submitted:
         """Queue the attempt as it is now, by the rule "the same id again" (see `Board.submit`).
 
         A run that the sweep has made of this very content becomes `origin`'s, and nothing begins.
+
+        tell: who is owed the run's end for asking, whether or not the run is new.
+        patient: look again for an attempt that is not there, or has no files, `LOOK_AGAIN` seconds
+        later: backends may ask before they commit.
 
         Raises:
             NotFound: there is no such attempt, so there is nobody to tell.
             StoreError: nothing was taken; ask again.
         """
+        for pause in LOOK_AGAIN if patient else ():
+            if submitted := await self._submit(attempt, origin, tell, certain=False):
+                return submitted
+            await self._clock.wait(asyncio.Event(), self._clock.now() + pause)
+        submitted = await self._submit(attempt, origin, tell, certain=True)
+        if submitted is None:
+            raise NotFound("attempt", str(attempt))
+        return submitted
+
+    async def _submit(
+        self, attempt: AttemptId, origin: Origin, tell: Sequence[Recipient], *, certain: bool
+    ) -> Submitted | None:
+        """Return None for an attempt that is not there or, unless that is certain, has no files."""
         async with self._turn(attempt):
             try:
                 seen = await self._database.read(lambda c: self._asked(c, attempt))
             except StoreRefused:
-                return await self._unreadable(attempt, origin)
-            if seen is None:
-                raise NotFound("attempt", str(attempt))
+                return await self._unreadable(attempt, origin, tell)
+            if seen is None or not (seen.files or certain):
+                return None
             frozen = await self._frozen(seen)
-            if run := await self._claimed(seen.newest, frozen.name, origin):
-                return Submitted(run, new=False)
-            return await self._take(seen, frozen, origin)
+            submitted = await self._claimed(seen.newest, frozen.name, origin)
+            submitted = submitted or await self._take(seen, frozen, origin, tell)
+            if tell and not submitted.new:
+                await self._told(submitted.run, origin, tell)
+            return submitted
+
+    async def _told(self, run: RunId, origin: Origin, tell: Sequence[Recipient]) -> None:
+        """Owe the end of a run that is there, or was a moment ago, to these as well."""
+        if await self._dispatcher.ask(run, origin, tell):
+            return
+
+        async def work(connection: AsyncConnection) -> list[Notice]:
+            new = await self._daos.executions.tell(connection, run, tell)
+            at = self._clock.utc()
+            return [await self._daos.notices.add(connection, to, run, at) for to in sorted(new)]
+
+        self._dispatcher.asked(run, await self._database.write(work))
 
     async def missed(self, attempt: AttemptId) -> ContentHash | None:
         """Return the content that ought to have been asked for and was not, None if there is none.
@@ -188,9 +236,25 @@ class ExecService:
         await self._daos.scripts.newest(connection, NOBODYS)
 
     async def cancel(self, attempt: AttemptId) -> int:
-        """End every run of the attempt that has not ended; returns how many were still to end."""
+        """End every run of the attempt that has not ended; returns how many were still to end.
+
+        Raises:
+            StoreError: one at least could not be ended.
+        """
         runs = [job.id for job in self._dispatcher.board.runs_of_attempt(attempt)]
         return sum([await self._dispatcher.cancel(run) for run in runs])
+
+    async def cancel_run(self, run: RunId) -> bool:
+        """End one run before its verdict; False when an end came first, or there is no such run.
+
+        Raises:
+            StoreError: it is as it was.
+        """
+        return await self._dispatcher.cancel(run)
+
+    def place(self, run: RunId) -> int:
+        """Return where a run stands in its lane, from 1; 0 when it does not wait any more."""
+        return self._dispatcher.board.place(run) or 0
 
     # -- what is there ----------------------------------------------------------------------------
 
@@ -261,7 +325,7 @@ class ExecService:
 
     async def _claimed(
         self, newest: StoredRun | None, content: ContentHash, origin: Origin
-    ) -> RunId | None:
+    ) -> Submitted | None:
         """Return the run of the sweep that is `origin`'s from here on, None when there is none."""
         if newest is None or not newest.job.origin.swept or newest.job.content != content:
             return None
@@ -274,10 +338,12 @@ class ExecService:
         if not claimed:
             return None
         log.info("swept_run_asked_for", run=run, attempt=newest.job.attempt)
-        return run
+        return Submitted(run, new=False)
 
-    async def _take(self, seen: Snapshot, frozen: Frozen, origin: Origin) -> Submitted:
-        job = self._job(seen.attempt, frozen.name, origin)
+    async def _take(
+        self, seen: Snapshot, frozen: Frozen, origin: Origin, tell: Sequence[Recipient] = ()
+    ) -> Submitted:
+        job = self._job(seen.attempt, frozen.name, origin, tell)
         judged = self._judged(seen, frozen.draft)
         if isinstance(judged, Failure):
             return await self._refuse(job, judged)
@@ -323,15 +389,19 @@ class ExecService:
         row = await self._database.read(lambda c: self._daos.executions.find(c, run))
         return row is None or row.state.ended
 
-    async def _unreadable(self, attempt: AttemptId, origin: Origin) -> Submitted:
+    async def _unreadable(
+        self, attempt: AttemptId, origin: Origin, tell: Sequence[Recipient]
+    ) -> Submitted:
         """Refuse what a database holds and cannot give, such as what is no text in SQLite."""
         found = await self._database.read(lambda c: self._daos.attempts.find(c, attempt))
         if found is None:
             raise NotFound("attempt", str(attempt))
-        job = self._job(found, ERASED, origin)
+        job = self._job(found, ERASED, origin, tell)
         return await self._refuse(job, Failure(Cause.INTERNAL, "what was handed in cannot be read"))
 
-    def _job(self, attempt: Attempt, content: ContentHash, origin: Origin) -> Job:
+    def _job(
+        self, attempt: Attempt, content: ContentHash, origin: Origin, tell: Sequence[Recipient]
+    ) -> Job:
         """Return a new run of an attempt, without what its runner must have."""
         return Job(
             id=RunId(str(uuid.uuid4())),
@@ -342,7 +412,7 @@ class ExecService:
             requires=(),
             attempt=attempt.id,
             max_tries=self._queue.max_tries,
-        )
+        ).telling((*tell, *self._tell))
 
     def _judged(self, seen: Snapshot, draft: Draft) -> tuple[Content, float] | Failure:
         """Return what is to be judged and how long a slot may need for it, or why it cannot be."""

@@ -14,7 +14,7 @@ from commserver.core.jobs import Job, Lease, LeaseId, Purpose, RunId
 from commserver.core.states import Step
 from commserver.dao.dao_manager import DaoManager
 from commserver.dao.database_manager import DatabaseManager
-from commserver.dao.executions import StoredRun
+from commserver.dao.executions import Held, StoredRun
 from commserver.dao.leases import StoredLease
 
 ADOPT_GRACE = 60.0  # seconds after a start in which other machines may say what they still hold
@@ -46,8 +46,14 @@ class DatabaseLedger:
 
         async def work(connection: AsyncConnection) -> list[Notice]:
             for write in change.writes:
-                outcome = change.outcome if write.job.id == change.run else None
-                if not await self._daos.executions.write(connection, write, at=at, outcome=outcome):
+                own = write.job.id == change.run
+                if not await self._daos.executions.write(
+                    connection,
+                    write,
+                    at=at,
+                    outcome=change.outcome if own else None,
+                    held=self._held(change, at) if own else None,
+                ):
                     raise _Conflict(write.job.id)
             await self._write_lease(connection, change, at)
             if isinstance(change.outcome, Completed):
@@ -61,6 +67,14 @@ class DatabaseLedger:
             return await self._database.write(work)
         except _Conflict as conflict:
             return Conflict(conflict.run)
+
+    def _held(self, change: Change, at: datetime) -> Held | None:
+        """Return who has, or had, the run in the try that this change is about."""
+        lease = change.granted or change.ended
+        if lease is None or not lease.offer.runner:
+            return None
+        since = at - timedelta(seconds=self._clock.now() - lease.since)
+        return Held(lease.offer.runner, lease.offer.engine, since)
 
     async def restore(self, board: Board) -> list[LeaseId]:
         """Put every run that has not ended onto the board, in its old order.

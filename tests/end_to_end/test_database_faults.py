@@ -57,6 +57,7 @@ async def run(trial: Trial, *arguments: str, database: str = "") -> Ran:
             "COMMSERVER_DATABASE__URL": database or trial.database_url,
             "COMMSERVER_BACKEND__ENABLED": "false",
             "COMMSERVER_BROWSER__PORT": "0",
+            "COMMSERVER_HTTP__PORT": "0",
             "COMMSERVER_DOCKER__HOSTS": json.dumps([ENGINE]),
         },
     )

@@ -67,6 +67,7 @@ async def test_the_image_serves_as_an_ordinary_user_through_the_engines_socket(
     environ = {
         "COMMSERVER_BROWSER__HOST": "127.0.0.1",  # the host's network, for once
         "COMMSERVER_BROWSER__PORT": str(site.trial.websocket_port),
+        "COMMSERVER_HTTP__PORT": str(site.trial.http_port),
         "COMMSERVER_BACKEND__PORT": str(site.trial.backend_port),
         "COMMSERVER_BACKEND__TOKEN": SERVER_TOKEN,
     }

@@ -89,5 +89,6 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("COMMSERVER_BACKEND__ENABLED", "false")
     monkeypatch.setenv("COMMSERVER_BROWSER__PORT", "0")
+    monkeypatch.setenv("COMMSERVER_HTTP__PORT", "0")
     monkeypatch.setenv("COMMSERVER_DOCKER__HOSTS", json.dumps([f"unix://{tmp_path}/dead.sock"]))
     monkeypatch.chdir(tmp_path)

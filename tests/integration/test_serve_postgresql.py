@@ -34,6 +34,7 @@ def state(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("COMMSERVER_DATABASE__URL", url)
     monkeypatch.setenv("COMMSERVER_BACKEND__ENABLED", "false")
     monkeypatch.setenv("COMMSERVER_BROWSER__PORT", "0")
+    monkeypatch.setenv("COMMSERVER_HTTP__PORT", "0")
     monkeypatch.setenv("COMMSERVER_DOCKER__HOSTS", f'["unix://{tmp_path}/dead.sock"]')
     monkeypatch.setenv("COMMSERVER_LOG__FORMAT", "json")
     monkeypatch.chdir(tmp_path)

@@ -37,8 +37,8 @@ class Client:
     pause starts over once a backend has welcomed us, with an echo or with work.
     """
 
-    def __init__(self, config: Backend, exec_service: ExecService) -> None:
-        self.name = config.name
+    def __init__(self, name: str, config: Backend, exec_service: ExecService) -> None:
+        self.name = name
         self._config = config
         self._exec = exec_service
         self._interpreter = Interpreter(packets.decode, ACTIONS, refuse)

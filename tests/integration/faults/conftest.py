@@ -27,7 +27,7 @@ from structlog.typing import EventDict, WrappedLogger
 from commserver import app
 from commserver.app import App
 from commserver.cluster import Cluster
-from commserver.config import Backend, Browser, Config, Database, Docker, Queue
+from commserver.config import Backend, Browser, Config, Database, Docker, Http, Queue
 from commserver.core.jobs import AttemptId
 from commserver.reference.backend import ReferenceBackend
 from commserver.trial import Browser as Tab
@@ -166,6 +166,7 @@ class Room:
             database=Database(url=self.site.url, timeout=self.timeout),
             backend=Backend(port=self.backend.port, token=SecretStr(TOKEN)),
             browser=Browser(port=0, place_period=0.0),
+            http=Http(enabled=False),
             docker=Docker(slots=2),
             queue=self.queue,
         )

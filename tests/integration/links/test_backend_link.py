@@ -94,7 +94,6 @@ async def running(
 ) -> AsyncIterator[Client]:
     """Run a Client for the length of the block."""
     config = Backend(
-        name="school",
         port=port,
         token=SecretStr("" if token_file else SECRET),
         token_file=token_file,
@@ -102,7 +101,7 @@ async def running(
         retry_first=1.0,
         retry_most=8.0,
     )
-    client = Client(config, execs)
+    client = Client("school", config, execs)
     task = asyncio.create_task(client.run())
     try:
         yield client
@@ -594,7 +593,7 @@ async def test_stopping_in_mid_dial_says_nothing_to_the_backend(
 async def test_a_cancelled_client_hangs_up(
     peer: ScriptedBackend, execs: RecordingExecService
 ) -> None:
-    client = Client(Backend(port=peer.port, token=SecretStr(SECRET)), execs)
+    client = Client("backend", Backend(port=peer.port, token=SecretStr(SECRET)), execs)
     task = asyncio.create_task(client.run())
     link = await shaken(peer)
 
@@ -685,7 +684,7 @@ async def test_a_backend_in_a_process_of_its_own_may_be_killed_and_come_back(
 async def test_a_name_that_no_host_can_have_is_a_link_that_is_down(
     execs: RecordingExecService,
 ) -> None:
-    client = Client(Backend(host="no..host"), execs)
+    client = Client("backend", Backend(host="no..host"), execs)
     with capture_logs() as logs:
         task = asyncio.create_task(client.run())
         async with asyncio.timeout(PATIENCE):

@@ -99,7 +99,7 @@ class Site:
         self.auth = AuthService(self.database, self.daos, clock)
         self.admin = AdminService(self.database, self.daos, clock)
         self.exec = ExecService(
-            self.database, self.daos, self.files, self.dispatcher, self.runs, queue, docker
+            self.database, self.daos, self.files, self.dispatcher, self.runs, queue, docker, clock
         )
         self.docker = docker
         self.events: list[Event] = []

@@ -12,7 +12,7 @@ import pytest
 
 from commserver import app
 from commserver.app import App
-from commserver.config import Backend, Browser, Config, Database, Docker, Queue
+from commserver.config import Backend, Browser, Config, Database, Docker, Http, Queue
 from commserver.core.states import State
 from commserver.engine import discovery
 from commserver.errors import AlreadyManaged, ConfigError, StoreError
@@ -37,6 +37,7 @@ def config(state: Path, url: str) -> Config:
         database=Database(url=url),
         backend=Backend(enabled=False),
         browser=Browser(port=0),
+        http=Http(port=0),
         docker=Docker(slots=1),
         queue=Queue(grace=0.0),
     )

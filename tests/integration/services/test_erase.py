@@ -322,7 +322,7 @@ async def test_no_number_of_a_final_is_given_twice(
     """A socket that is open has its place in the series, and a receipt may come late."""
     await judged(site, "work")
     await judged(site, "other work")
-    finals = FinalsService(site.database, site.daos, clock)
+    finals = FinalsService(site.database, site.daos, clock, site.bus)
     recipient = account(OwnerId(str(await site.admin.account("ada"))))
     owed = await finals.owed(recipient, 0)
     socket = Cursor()

@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from structlog.testing import capture_logs
 
 from commserver.core.execution import Cause, Failure, Judged, Status
-from commserver.core.finals import Recipient, account
-from commserver.core.jobs import AttemptId, OwnerId, RunId
+from commserver.core.finals import account
+from commserver.core.jobs import AttemptId, OwnerId, Recipient, RunId
 from commserver.core.states import State
 from commserver.errors import StoreError
 from commserver.services.finals_service import AT_ONCE, FinalsService
@@ -20,7 +20,7 @@ from tests.integration.services.site import Site
 
 @pytest.fixture
 async def finals(site: Site) -> AsyncIterator[FinalsService]:
-    service = FinalsService(site.database, site.daos, site.clock)
+    service = FinalsService(site.database, site.daos, site.clock, site.bus)
     running = asyncio.create_task(service.run())
     yield service
     running.cancel()
@@ -186,9 +186,13 @@ async def test_a_new_process_owes_what_the_old_one_did_and_counts_on(
     again = Site(site.state, site.clock, url=site.url)
 
     async with again.open():
-        assert await seqs(FinalsService(again.database, again.daos, again.clock), ada) == [1]
+        assert await seqs(
+            FinalsService(again.database, again.daos, again.clock, again.bus), ada
+        ) == [1]
         await judged(again)
-        assert await seqs(FinalsService(again.database, again.daos, again.clock), ada) == [1, 2]
+        assert await seqs(
+            FinalsService(again.database, again.daos, again.clock, again.bus), ada
+        ) == [1, 2]
 
 
 async def test_what_is_forgotten_is_owed_no_more_and_its_number_is_not_given_again(

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from structlog.testing import capture_logs
 
 from commserver import app
-from commserver.config import Backend, Browser, Config, Database, Files
+from commserver.config import Backend, Browser, Config, Database, Files, Http
 from commserver.core.execution import Cause, Completed, Status, Verdict
 from commserver.core.finals import account
 from commserver.core.jobs import OwnerId, RunId
@@ -565,6 +565,7 @@ async def test_a_server_cleans_as_its_configuration_says(
         state_dir=state,
         backend=Backend(enabled=False),
         browser=Browser(port=0),
+        http=Http(enabled=False),
         database=Database(keep_executions=3, keep_notices=0, keep_logs=0),
         files=Files(keep=0),
     )

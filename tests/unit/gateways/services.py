@@ -2,11 +2,10 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from commserver.core.dispatcher import Submitted
-from commserver.core.finals import Recipient
-from commserver.core.jobs import AttemptId, Origin, RunId
+from commserver.core.jobs import AttemptId, Origin, Recipient, RunId
 from commserver.errors import NotAuthenticated
 from commserver.services.auth_service import AuthService, Identity
 from commserver.services.exec_service import ExecService
@@ -44,7 +43,14 @@ class RecordingExecService(ExecService):
         """Let nothing fail any more."""
         self._faults.clear()
 
-    async def submit(self, attempt: AttemptId, origin: Origin) -> Submitted:
+    async def submit(
+        self,
+        attempt: AttemptId,
+        origin: Origin,
+        tell: Sequence[Recipient] = (),
+        *,
+        patient: bool = False,
+    ) -> Submitted:
         self.asked += 1
         self._moved.set()
         await self.open.wait()

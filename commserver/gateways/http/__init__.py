@@ -1,0 +1,1 @@
+"""The HTTP door, for platforms that cannot listen on TCP, and the server that all pages share."""
