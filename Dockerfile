@@ -3,7 +3,8 @@
 #
 #   docker build --tag commserver .
 #   docker run --rm --volume commserver:/srv/commserver/var commserver migrate --with-platform
-#   docker run --publish 127.0.0.1:8765:8765 --volume commserver:/srv/commserver/var \
+#   docker run --publish 127.0.0.1:8765:8765 --publish 127.0.0.1:8080:8080 \
+#       --volume commserver:/srv/commserver/var \
 #       --volume /var/run/docker.sock:/var/run/docker.sock \
 #       --group-add "$(stat -c %g /var/run/docker.sock)" \
 #       --env COMMSERVER_BACKEND__HOST=... --env COMMSERVER_BACKEND__TOKEN=... commserver
@@ -57,10 +58,11 @@ COPY commserver commserver/
 # Its user may not write here, so this cannot be left to the first start.
 RUN python3 -m compileall -q commserver migrations
 # Inside, all addresses are the container's own: what is reachable is decided by --publish.
-ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 COMMSERVER_BROWSER__HOST=0.0.0.0
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 \
+    COMMSERVER_BROWSER__HOST=0.0.0.0 COMMSERVER_HTTP__HOST=0.0.0.0
 USER commserver
 VOLUME /srv/commserver/var
-EXPOSE 8765
+EXPOSE 8765 8080
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["commserver"]
 CMD ["serve"]

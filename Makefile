@@ -13,11 +13,11 @@ serve: ready    ## the same, and it stays open
 	@$(VENV)/commserver demo --keep $(ARGS)
 
 test: ready     ## the whole suite; ARGS="-k name" for a part of it
-	@$(PYTHON) scripts/prepare.py postgresql
+	@$(PYTHON) scripts/prepare.py postgresql peers
 	@$(VENV)/python -m pytest $(ARGS)
 
 cover: ready    ## the same, and which lines nothing has run; a third slower
-	@$(PYTHON) scripts/prepare.py postgresql
+	@$(PYTHON) scripts/prepare.py postgresql peers
 	@$(VENV)/python -m pytest --cov $(ARGS)
 
 lint: venv

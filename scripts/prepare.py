@@ -52,6 +52,9 @@ ENGINE_START = 60.0  # seconds until our engine must answer; it usually takes 0.
 ENGINE_STOP = 40.0  # seconds; dockerd gives containers 15 of them
 SYSTEM_START = 20.0  # seconds until a freshly installed systemd service must answer
 
+SYSTEMD = Path("/run/systemd/system")  # is there where systemd starts what is installed
+NGINX = "nginx-light"
+
 # Debian keeps each version's programs there, and its scripts look there for what to do.
 POSTGRESQL = "postgresql"
 INSTALLED = Path("/usr/lib/postgresql")
@@ -70,6 +73,20 @@ class Missing:
 
     packages: tuple[str, ...]
     advice: str
+
+
+# Other people's programs that the tests run against ours, by what each is called.
+PEERS = {
+    ("nginx",): Missing((NGINX,), "There is no nginx to test behind: {install}."),
+    ("chromium", "chromium-browser", "google-chrome"): Missing(
+        ("chromium", "fonts-dejavu-core"), "There is no Chromium to look at the pages: {install}."
+    ),
+    ("node",): Missing(("nodejs",), "There is no node to test the JavaScript with: {install}."),
+    ("php",): Missing(("php-cli",), "There is no PHP to test its example with: {install}."),
+    ("javac",): Missing(
+        ("openjdk-17-jdk-headless",), "There is no JDK to test the Java example with: {install}."
+    ),
+}
 
 
 def missing(steps: Sequence[str]) -> list[Missing]:
@@ -95,9 +112,15 @@ def missing(steps: Sequence[str]) -> list[Missing]:
                     f"There is no image {BASE_IMAGE} and nothing to make it with: {{install}}.",
                 )
             )
+    if "peers" in steps:
+        parts += [part for programs, part in PEERS.items() if not has_program(*programs)]
     if "postgresql" in steps and not has_postgresql():
         parts.append(Missing((POSTGRESQL,), "There is no PostgreSQL to test with: {install}."))
     return parts
+
+
+def has_program(*names: str) -> bool:
+    return any(shutil.which(name, path=PATH) for name in names)
 
 
 def has_postgresql() -> bool:
@@ -124,7 +147,9 @@ def install(parts: Sequence[Missing]) -> None:
     apt = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=120"]
     run(*apt, "update")
     run(*apt, "install", "-y", "--no-install-recommends", *packages)
-    if "docker.io" in packages and Path("/run/systemd/system").is_dir():
+    if NGINX in packages and SYSTEMD.is_dir():
+        run("systemctl", "disable", "--now", "nginx")  # the tests start one of their own
+    if "docker.io" in packages and SYSTEMD.is_dir():
         # systemd has just started that engine: a second one beside it would be wrong.
         wait_until(lambda: discovery.answers(discovery.SYSTEM), SYSTEM_START)
 
@@ -409,6 +434,7 @@ STEPS: dict[str, Callable[[], None]] = {
     "engine": engine,
     "engine-stop": stop_engine,
     "postgresql": lambda: None,  # installed is all that it must be
+    "peers": lambda: None,  # likewise
     "wheels": wheels,
 }
 

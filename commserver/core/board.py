@@ -17,7 +17,6 @@ from commserver.core.events import (
     Event,
     LeaseRevoked,
     QueueMoved,
-    RunAsked,
     RunEnded,
     RunLeased,
     RunQueued,
@@ -473,7 +472,6 @@ class Board:
                 self._events.append(RunReplaced(entry.job))
             case Step.ASKED:
                 entry.job = change.writes[0].job
-                self._events.append(RunAsked(change.run))
             case Step.LEASED | Step.ADOPTED:
                 assert change.granted is not None
                 self._leave(entry)

@@ -25,13 +25,10 @@ class RunReplaced:
 
 @dataclass(frozen=True, slots=True)
 class RunAsked:
-    """Somebody asked for a run that was there already.
-
-    notices: to whom its end is owed by that, since it had ended; committed together.
-    """
+    """Somebody asked for a run that had ended: its end is owed to them now."""
 
     run: RunId
-    notices: tuple[Notice, ...] = ()
+    notices: tuple[Notice, ...]
 
 
 @dataclass(frozen=True, slots=True)

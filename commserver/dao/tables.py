@@ -144,8 +144,6 @@ executions = Table(
     Column("gateway", CleanText, nullable=False),
     Column("peer", CleanText, nullable=False),
     Column("reference", CleanText, nullable=False),
-    # Who is owed its end beside its student: recipients with a blank between.
-    Column("tell", CleanText, nullable=False, server_default=""),
     Column("purpose", text_enum(Purpose, "purpose"), nullable=False),
     Column("content_hash", String(64), nullable=False),
     Column("requires", Json(Requires, shared=True), nullable=False),
@@ -167,13 +165,15 @@ executions = Table(
     Column("message", CleanText, nullable=False, server_default=""),
     Column("container", CleanText, nullable=False, server_default=""),
     Column("verdict", Json(VerdictRecord)),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("started_at", UtcDateTime),
+    Column("ended_at", UtcDateTime),
+    # Who is owed its end beside its student: recipients with a blank between.
+    Column("tell", CleanText, nullable=False, server_default=""),
     # Of the latest try: who had it, on which engine, and from when.
     Column("runner", CleanText, nullable=False, server_default=""),
     Column("engine", CleanText, nullable=False, server_default=""),
     Column("leased_at", UtcDateTime),
-    Column("created_at", UtcDateTime, nullable=False),
-    Column("started_at", UtcDateTime),
-    Column("ended_at", UtcDateTime),
 )
 
 Index(
@@ -230,8 +230,8 @@ notices = Table(
         index=True,
     ),
     Column("created_at", UtcDateTime, nullable=False),
-    Column("pushed_at", UtcDateTime),  # when it first left, noted a moment later
     Column("delivered_at", UtcDateTime),  # NULL: owed
+    Column("pushed_at", UtcDateTime),  # when it first left, noted a moment later
 )
 
 baseline = Table(

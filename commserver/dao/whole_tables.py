@@ -68,7 +68,8 @@ async def filled(connection: AsyncConnection, tables: Iterable[sa.Table]) -> lis
 
 async def number_on(connection: AsyncConnection, table: sa.Table) -> None:
     """Let the database number new rows of a table above those that it was filled with."""
-    if connection.dialect.name != "postgresql":
+    numbered = "id" in table.c and not isinstance(table.c.id.type, sa.String)
+    if not numbered or connection.dialect.name != "postgresql":
         return  # SQLite looks at the rows
     highest = sa.select(sa.func.max(table.c.id)).scalar_subquery()
     sequence = sa.func.pg_get_serial_sequence(table.name, "id")

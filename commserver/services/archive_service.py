@@ -111,8 +111,7 @@ class ArchiveService:
                         continue
                     for some in archive.rows(table.name):
                         await whole_tables.fill(connection, table, some)
-                    if table in whole_tables.PLATFORMS:
-                        await whole_tables.number_on(connection, table)
+                    await whole_tables.number_on(connection, table)
 
             try:
                 async for name in self._stored(archive):

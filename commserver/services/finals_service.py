@@ -1,7 +1,7 @@
 """What each recipient is still owed, and what it says it has."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from datetime import datetime
 from functools import partial
 from typing import NamedTuple
@@ -81,7 +81,7 @@ class FinalsService:
         self._away = False
         return owed
 
-    async def feed(self, recipient: Recipient) -> AsyncIterator[Final]:
+    async def feed(self, recipient: Recipient) -> AsyncGenerator[Final, None]:
         """Yield what is owed, in order, then each final as it comes; never two at once.
 
         Ends only by being closed or cancelled. While the database is away it waits.

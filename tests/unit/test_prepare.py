@@ -68,7 +68,7 @@ def test_nothing_but_the_standard_library_is_needed() -> None:
     )
 
     assert done.stderr == (
-        "Unknown: nonsense. Steps are venv, engine, engine-stop, postgresql, wheels.\n"
+        "Unknown: nonsense. Steps are venv, engine, engine-stop, postgresql, peers, wheels.\n"
     )
     assert done.returncode == 1
 
@@ -250,6 +250,32 @@ def test_the_package_makes_no_cluster_unless_somebody_has_said_so(
     choice.write_text("start_conf = 'manual'\n")
     prepare.install([postgresql])
     assert choice.read_text() == "start_conf = 'manual'\n"
+
+
+@pytest.mark.parametrize("peer", prepare.PEERS)
+def test_a_peer_is_missing_only_for_who_asks_for_it(
+    peer: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = {names[0] for names in prepare.PEERS if names != peer}
+    monkeypatch.setattr("shutil.which", lambda name, **_: name if name in there else None)
+
+    assert prepare.missing(["peers"]) == [prepare.PEERS[peer]]
+    assert prepare.missing([]) == []
+
+
+@pytest.mark.parametrize("systemd", [True, False])
+def test_no_web_server_is_left_running_by_the_tests(
+    systemd: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commands: list[tuple[str, ...]]
+) -> None:
+    monkeypatch.setattr(prepare, "SYSTEMD", tmp_path if systemd else tmp_path / "none")
+    monkeypatch.setattr("shutil.which", lambda *_, **__: "/usr/bin/apt-get")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setenv("YES", "1")
+
+    prepare.install([prepare.PEERS["nginx",]])
+
+    stopped = ("systemctl", "disable", "--now", "nginx")
+    assert (commands[-1] == stopped) == systemd
 
 
 # --- Python

@@ -153,6 +153,7 @@ async def test_a_live_platforms_tables_are_left_to_the_platform(
     with opened(path) as archive:
         assert set(archive.manifest.members) == {
             *("executions", "leases", "series", "notices", "baseline", "tokens", "site"),
+            *("commserver_audit", "commserver_announcements", "commserver_requests"),
             "contents",
         }
     elsewhere = path.parent / "elsewhere"
@@ -633,7 +634,8 @@ async def test_a_site_of_many_runs_needs_no_more_memory_than_one_of_few(
             " INSERT INTO executions SELECT 'copy-' || i, i, account_id, owner, course, gateway,"
             " peer, reference, purpose, content_hash, requires, lease, priority, tag, i, state,"
             " tries, deaths, max_tries, status, grade, grade_max, fault, failure_cause, message,"
-            " container, verdict, created_at, started_at, ended_at FROM executions, n"
+            " container, verdict, created_at, started_at, ended_at, tell, runner, engine,"
+            " leased_at FROM executions, n"
             " WHERE id = :run",
             run=runs["done"],
         )

@@ -11,6 +11,7 @@ from commserver.core.events import (
     RunEnded,
 )
 from commserver.core.execution import Cause
+from commserver.core.finals import backend
 from commserver.core.jobs import (
     SWEEP,
     AttemptId,
@@ -390,3 +391,42 @@ def test_asking_that_could_not_be_stored_leaves_no_trace(desk: Desk) -> None:
 
     assert desk.board.job(A) == swept("a")
     assert desk.lease().job == swept("a")
+
+
+# -- who else is told -----------------------------------------------------------------------------
+
+MAIN, OTHER = backend("main"), backend("other")
+
+
+def told(desk: Desk) -> list[tuple[str, ...]]:
+    """Return who is owed the end of run A, by the board and by its row."""
+    job = desk.board.job(A)
+    assert job is not None
+    return [job.tell, desk.ledger.rows[A].job.tell]
+
+
+@pytest.mark.parametrize("offer", [None, SLOT, REMOTE], ids=["waiting", "slot", "node"])
+def test_whoever_asks_for_a_run_that_is_there_is_told_of_its_end(
+    desk: Desk, offer: Offer | None
+) -> None:
+    desk.submit(make_job("a", attempt=1).telling([MAIN]))
+    if offer:
+        desk.lease(offer)
+
+    desk.commit(desk.board.ask(A, BACKEND, [OTHER, MAIN]))
+
+    assert told(desk) == [(MAIN, OTHER)] * 2
+
+
+def test_asking_again_changes_nothing(desk: Desk) -> None:
+    desk.submit(make_job("a", attempt=1).telling([MAIN]))
+
+    assert desk.board.ask(A, BACKEND, [MAIN]) == Known(A)
+
+
+def test_newer_content_of_a_waiting_run_is_told_to_whoever_asked_for_either(desk: Desk) -> None:
+    desk.submit(make_job("a", attempt=1, content="x").telling([MAIN]))
+
+    desk.commit(desk.board.submit(make_job("b", attempt=1, content="y").telling([OTHER])))
+
+    assert told(desk) == [(MAIN, OTHER)] * 2

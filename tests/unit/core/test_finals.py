@@ -1,5 +1,7 @@
 """Whom an end is owed, and in which order it is given."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,8 +9,17 @@ from hypothesis import strategies as st
 from commserver.core.board import Board
 from commserver.core.changes import Change
 from commserver.core.execution import Broken, Cause, Failure, Judged, Status
-from commserver.core.finals import Cursor, Final, account, ending, recipients
+from commserver.core.finals import (
+    WEBHOOK,
+    Cursor,
+    Final,
+    account,
+    backend,
+    ending,
+    recipients,
+)
 from commserver.core.jobs import Job, OwnerId, Purpose
+from commserver.core.states import State
 from tests.fakes import broken, completed, make_final, make_job
 
 
@@ -32,6 +43,28 @@ def test_an_end_is_owed_to_the_account_whose_attempt_it_is() -> None:
 )
 def test_an_end_of_which_no_student_is_told_is_owed_to_nobody(job: Job) -> None:
     assert recipients(refused(job)) == []
+
+
+MAIN = backend("main")
+
+
+def test_whoever_is_to_be_told_is_owed_the_end_too_in_the_order_in_which_all_are_locked() -> None:
+    job = make_job("a", attempt=1, owner="12").telling([WEBHOOK, MAIN])
+
+    assert recipients(refused(job)) == ["account:12", "backend:main", "webhook"]
+
+
+def test_a_run_that_gave_way_is_owed_to_whoever_asked_for_it_and_to_no_student() -> None:
+    job = make_job("a", attempt=1, owner="12").telling([MAIN])
+    change = replace(refused(job), state=State.SUPERSEDED)
+
+    assert recipients(change) == [MAIN]
+
+
+def test_whoever_is_told_twice_is_told_once() -> None:
+    job = make_job("a").telling([MAIN, WEBHOOK]).telling([WEBHOOK, MAIN])
+
+    assert job.tell == (MAIN, WEBHOOK)
 
 
 def test_what_is_no_end_is_owed_to_nobody() -> None:
