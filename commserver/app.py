@@ -15,6 +15,7 @@ from commserver.core.board import Board
 from commserver.core.bus import EventBus
 from commserver.core.clock import Clock, SystemClock
 from commserver.core.dispatcher import Dispatcher
+from commserver.core.finals import WEBHOOK
 from commserver.dao import migrations
 from commserver.dao.dao_manager import DaoManager
 from commserver.dao.dialect import Claim
@@ -23,11 +24,21 @@ from commserver.engine.sandbox import FreshSandbox
 from commserver.engine.wrapper import DockerWrapper
 from commserver.errors import ConfigError
 from commserver.gateways.backend.client import Client
+from commserver.gateways.browser.actions import Services
+from commserver.gateways.browser.doorkeeper import Doorkeeper
 from commserver.gateways.browser.server import Server
 from commserver.gateways.gateway import Gateway
+from commserver.gateways.http.actions import Door
+from commserver.gateways.http.admin_token import admin_token
+from commserver.gateways.http.routing import Guard
+from commserver.gateways.http.routing import routes as door_routes
 from commserver.gateways.http.server import HttpServer
+from commserver.gateways.http.webhook import Webhook
 from commserver.graders.languages import LANGUAGES
 from commserver.operations import opened
+from commserver.services import probes, verifiers
+from commserver.services.announcement_service import AnnouncementService
+from commserver.services.audit_service import AuditService
 from commserver.services.auth_service import AuthService
 from commserver.services.docker_manager import DockerManager, Sandbox
 from commserver.services.exec_service import ExecService
@@ -35,14 +46,18 @@ from commserver.services.file_store import FileStore
 from commserver.services.finals_service import FinalsService
 from commserver.services.ledger import DatabaseLedger
 from commserver.services.record_service import RecordService
+from commserver.services.request_service import RequestService
 from commserver.services.retention_service import RetentionService
 from commserver.services.run_service import RunService
+from commserver.services.status_service import StatusService
 from commserver.services.sweep_service import SweepService
+from commserver.services.verifiers.backend import TokenAsker
 from commserver.services.watch_service import WatchService
 from commserver.web import app as web
 
 log = structlog.get_logger(__name__)
 
+READY = 3.0  # seconds for the database to show that it is there
 LINKS_GRACE = 5.0  # seconds for the doors to close after they were told to stop
 
 MakeSandboxes = Callable[[str, str], Sequence[Sandbox]]  # given the ids of site and boot
@@ -54,10 +69,12 @@ def check(config: Config) -> None:
     Raises:
         ConfigError: they do not.
     """
+    known = ", ".join(LANGUAGES)
     unknown = [name for name in config.docker.languages if name not in LANGUAGES]
-    if unknown:
-        known = ", ".join(LANGUAGES)
-        raise ConfigError([f"docker.languages.{name}: none of {known}" for name in unknown])
+    problems = [f"docker.languages.{name}: none of {known}" for name in unknown]
+    problems += verifiers.problems(config, SystemClock())
+    if problems:
+        raise ConfigError(problems)
 
 
 def engines(config: Config) -> list[str]:
@@ -96,6 +113,8 @@ class App:
     docker: DockerManager
     server: Server
     http: HttpServer | None
+    webhook: Webhook | None
+    door: Door
     asking: list[Gateway]  # the gateways through which work comes in
     sweep: SweepService
     retention: RetentionService
@@ -120,6 +139,8 @@ class App:
             looking = [tasks.create_task(self.server.run(), name=self.server.name)]
             if self.http:
                 looking.append(tasks.create_task(self.http.run(), name=self.http.name))
+            if self.webhook:
+                looking.append(tasks.create_task(self.webhook.run(), name=self.webhook.name))
             docker = tasks.create_task(self.docker.run(), name=self.docker.name)
             asking = [tasks.create_task(door.run(), name=door.name) for door in self.asking]
             sweeping = tasks.create_task(self.sweep.run())
@@ -127,6 +148,7 @@ class App:
             await stop.wait()
             log.info("stopping", grace=self.config.queue.grace)
             self.docker.stop()
+            self.door.shut = True
             sweeping.cancel()
             cleaning.cancel()
             for door in self.asking:
@@ -137,6 +159,8 @@ class App:
             self.server.stop()
             if self.http:
                 self.http.stop()
+            if self.webhook:
+                self.webhook.stop()
             await _ended(looking)
             for task in own:
                 task.cancel()
@@ -190,23 +214,71 @@ async def built(
         log.info("restored", site=site, boot=boot, waiting=dispatcher.board.waiting())
 
         runs = RunService(dispatcher, files)
-        auth = AuthService(database, daos, clock)
+        askers: list[TokenAsker] = []  # the backends, once they are made
+        auth = AuthService(verifiers.chosen(config, database, daos, clock, askers))
         execs = ExecService(
-            database, daos, files, dispatcher, runs, config.queue, config.docker, clock
+            database,
+            daos,
+            files,
+            dispatcher,
+            runs,
+            config.queue,
+            config.docker,
+            clock,
+            tell=(WEBHOOK,) if config.http.told else (),
         )
         watch = WatchService(dispatcher, bus, clock, period=config.browser.place_period)
         make = sandboxes or docker_sandboxes(config, stack)
         docker = DockerManager(config.docker, make(site, boot), runs, bus, clock)
         finals = FinalsService(database, daos, clock, bus)
         records = RecordService(database, daos, dispatcher.board)
-        server = Server(config.browser, auth, watch, finals)
-        http = None
-        if config.http.enabled:
-            http = HttpServer(config.http, web.routes(config.http, config.browser, auth, records))
-        asking: list[Gateway] = []
-        asking += [Client(name, one, execs) for name, one in config.backend.each.items()]
+        announcements = AnnouncementService(database, daos, clock)
+        server = Server(
+            config.browser, Services(auth, watch, finals, execs, records, announcements, clock)
+        )
+        webhook = Webhook(config.http, finals, clock) if config.http.told else None
+        links = config.backend.each
+        clients = [Client(name, one, execs, finals, clock) for name, one in links.items()]
+        askers += clients
+        asking: list[Gateway] = [*clients]
         sweep = SweepService(database, daos, execs, config.queue, clock)
         retention = RetentionService(database, daos, files, clock, config.database, config.files)
+        status = StatusService(
+            {
+                "database": probes.database(database, clock),
+                "engines": probes.engines(docker, dispatcher),
+                "backends": probes.links(clients),
+                "browsers": probes.browsers(lambda: server.connected, config.browser.connections),
+                "queue": probes.queue(dispatcher, database, daos, clock, config.queue.limit),
+                "finals": probes.finals(database, daos),
+                "sweep": probes.sweep(sweep, config.queue),
+                "disk": probes.disk(config.state_dir),
+            },
+            clock,
+        )
+        stack.push_async_callback(status.close)
+        door = Door(
+            execs,
+            RequestService(database, daos, execs, clock),
+            records,
+            announcements,
+            AuditService(database, daos, clock),
+            status,
+            ready=lambda: database.read(lambda c: daos.site.id(c, at=clock.utc()), deadline=READY),
+        )
+        http = None
+        if config.http.enabled:
+            token = admin_token(config.admin_token_file, os.environ)
+            guard = Guard(config.http, token, clock)
+            pages = web.routes(
+                config.http,
+                config.browser,
+                Doorkeeper(auth, clock),
+                records,
+                clock,
+                lambda: server.port,
+            )
+            http = HttpServer(config.http, [*door_routes(door, guard), *pages])
         yield App(
             config,
             dispatcher,
@@ -215,6 +287,8 @@ async def built(
             docker,
             server,
             http,
+            webhook,
+            door,
             asking,
             sweep,
             retention,

@@ -23,6 +23,11 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from commserver import app, config, demo, logs, operations
+from commserver.commands import audit as audit_command
+from commserver.commands import conformance, script
+from commserver.commands import explain as explain_command
+from commserver.commands import status as status_command
+from commserver.commands import watch as watch_command
 from commserver.core.jobs import AttemptId
 from commserver.dao import migrations
 from commserver.dao.codes import SourceFile
@@ -36,15 +41,26 @@ from commserver.services.archive_service import Summary
 from commserver.services.erase_service import Erased
 
 FAILED, MISUSED, MANAGED = 1, 2, 3
+BACKEND_SCRIPT = """\
+--script right,wrong,error   stands in for a platform: writes an attempt for each word into the
+                             configured database (--config, --state-dir), pushes them, checks how
+                             they end, and exits 0, or 1 and says what differed
+"""
 PUSH_TIMEOUT = 5.0  # seconds for the reference backend to take a submission
 
-cli = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+cli = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,  # tokens are among them
+    help=__doc__,
+)
 images = typer.Typer(no_args_is_help=True, help="The images that submissions run in.")
 token = typer.Typer(no_args_is_help=True, help="What browsers show to say whose they are.")
 exercise = typer.Typer(no_args_is_help=True, help="Exercises, as teachers write them.")
 cli.add_typer(images, name="images")
 cli.add_typer(token, name="token")
 cli.add_typer(exercise, name="exercise")
+cli.add_typer(conformance.app, name="conformance")
 
 ConfigFile = Annotated[
     Path | None,
@@ -148,11 +164,7 @@ def migrate(
             typer.echo(line)
         return
 
-    async def work() -> None:
-        async with operations.opened(loaded) as database:
-            await migrations.upgrade(database, with_platform=with_platform)
-
-    asyncio.run(work())
+    asyncio.run(operations.migrate(loaded, with_platform=with_platform))
     typer.echo(f"migrated: {config.shown(loaded)['database']['url']}")
 
 
@@ -324,6 +336,7 @@ def backup(
             return await service.backup(path, force=force)
 
     _say_archived("in", path, asyncio.run(work()))
+    asyncio.run(_noted(loaded, "backup", f"file {path.absolute()}"))
 
 
 @cli.command()
@@ -338,11 +351,21 @@ def restore(path: Archive, file: ConfigFile = None, state_dir: StateDir = None) 
 
     restored = asyncio.run(work())
     _say_archived("restored from", path, restored)
+    asyncio.run(_noted(loaded, "restore", f"file {path.absolute()}"))
     if restored.site:
         typer.echo(
             "the site gets a new id: what an engine still has of the former one, "
             f"{restored.site}, is left alone"
         )
+
+
+async def _noted(loaded: config.Config, action: str, target: str) -> None:
+    """Write into the audit what is done already: that it cannot be written undoes nothing."""
+    try:
+        async with operations.auditing(loaded) as audit:
+            await audit.record(operations.operator(), action, target)
+    except CommServerError as error:
+        _print_problems([f"done, but the audit did not take it: {error}"])
 
 
 def _say_archived(where: str, path: Path, what: Summary) -> None:
@@ -396,6 +419,74 @@ def erase(
     typer.echo("the platform's own tables are not touched")
 
 
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+@cli.command()
+def status(
+    url: Annotated[str, typer.Option(help="The server's HTTP side; else as configured.")] = "",
+    ca: Annotated[
+        Path | None, typer.Option(help="Whom to trust, PEM; else whom this machine trusts.")
+    ] = None,
+    as_json: AsJson = False,
+    file: ConfigFile = None,
+    state_dir: StateDir = None,
+) -> None:
+    """Show how the running server is; exits 0 when all is well, 1 when somebody has to look.
+
+    The admins' token is in COMMSERVER_TOKEN, else in the state directory.
+    """
+    loaded = _loaded(file, state_dir)
+    well = asyncio.run(status_command.run(loaded, out, url=url, ca=ca, as_json=as_json))
+    raise typer.Exit(0 if well else FAILED)
+
+
+@cli.command()
+def explain(
+    attempt: Annotated[int, typer.Argument(min=0, max=2**63 - 1, help="Its `user_exercises.id`.")],
+    as_json: AsJson = False,
+    file: ConfigFile = None,
+    state_dir: StateDir = None,
+) -> None:
+    """Tell what became of an attempt, from the database alone, also days later."""
+    loaded = _loaded(file, state_dir)
+    asyncio.run(explain_command.run(loaded, attempt, out, as_json=as_json))
+
+
+@cli.command()
+def watch(
+    url: Annotated[str, typer.Option(help="The WebSocket's address; else as configured.")] = "",
+    token_file: Annotated[
+        Path | None, typer.Option(help="Your token; else you are asked, or standard input is read.")
+    ] = None,
+    ca: Annotated[
+        Path | None, typer.Option(help="Whom to trust, PEM; else whom this machine trusts.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="End when nothing waits any more.")] = False,
+    file: ConfigFile = None,
+    state_dir: StateDir = None,
+) -> None:
+    """Show your own places and results, live, until Ctrl-C."""
+    loaded = _loaded(file, state_dir)
+    work = watch_command.run(loaded, out, url=url, token_file=token_file, ca=ca, once=once)
+    try:
+        asyncio.run(work)
+    except KeyboardInterrupt as interrupt:
+        raise typer.Exit(0) from interrupt
+
+
+@cli.command()
+def audit(
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many at most.")] = 50,
+    as_json: AsJson = False,
+    file: ConfigFile = None,
+    state_dir: StateDir = None,
+) -> None:
+    """List what admins did, the newest first."""
+    loaded = _loaded(file, state_dir)
+    asyncio.run(audit_command.run(loaded, limit, out, as_json=as_json))
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
@@ -424,9 +515,23 @@ def pushed(address: str, attempt: AttemptId) -> None:
     context_settings={"ignore_unknown_options": True, "help_option_names": []},
     help="The reference backend: a true peer for tests and integrators.",
 )
-def backend(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
-    """Run the reference backend, which has a command line of its own."""
-    reference_backend.main(arguments or [])
+def backend(
+    arguments: Annotated[list[str] | None, typer.Argument()] = None,
+    script_words: Annotated[str, typer.Option("--script")] = "",
+    file: ConfigFile = None,
+    state_dir: StateDir = None,
+) -> None:
+    """Run the reference backend, which has a command line of its own.
+
+    Only `--script` knows of a configuration: where the attempts are written, where to listen.
+    """
+    given = arguments or []
+    if "--help" in given:
+        typer.echo(BACKEND_SCRIPT)
+    if script_words:
+        words = script.parsed(script_words)
+        given = [*asyncio.run(script.written(_loaded(file, state_dir), words)), *given]
+    raise typer.Exit(reference_backend.main(given))
 
 
 if __name__ == "__main__":

@@ -109,6 +109,8 @@ class Backend(Section):
     # With "length": what is said after so long a silence of ours, as KryoNet's peers expect it; 0 =
     # never. They drop a side that is silent for 12 s.
     keepalive_period: Seconds = Field(default=8.0, ge=0)
+    # An object without a `cmd`, which is what a keep-alive of KryoNet is to any JSON library: its
+    # own JsonSerialization reads it as a plain Object, which no listener knows.
     keepalive_frame: str = "{}"
     tls: bool = False
     tls_ca: Path | None = None  # whom to trust, PEM; None = whom this machine trusts
@@ -214,12 +216,31 @@ class Http(Section):
     timeout: Seconds = Field(default=10.0, gt=0)  # for a request to arrive
     connections: int = Field(default=1_000, ge=1)
     # Where the page finds the WebSocket; "" = its own host, at the port of the section `browser`.
-    websocket_url: str = ""
-    webhook_url: str = ""  # what is told of each end of a run, by POST; "" = nobody
+    websocket_url: str = Field(default="", pattern=r"""^(wss?://[^\s;,'"<>\\/]+(/[^\s;,'"<>\\]*)?)?$""")
+    # What is told of each end of a run, by POST; "" = nobody. Without a name and a password in it.
+    webhook_url: str = Field(default="", pattern=r"^(https?://[^\s/@?#]+([/?]\S*)?)?$")
     webhook_secret: SecretStr = SecretStr("")  # signs what it is told
     webhook_secret_file: Path | None = None
     webhook_ca: Path | None = None  # whom to trust, PEM; None = whom this machine trusts
     webhook_timeout: Seconds = Field(default=10.0, gt=0)
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Http":
+        if self.token.get_secret_value() and self.token_file:
+            raise ValueError("token and token_file are both given")
+        if self.webhook_secret.get_secret_value() and self.webhook_secret_file:
+            raise ValueError("webhook_secret and webhook_secret_file are both given")
+        secret = self.webhook_secret.get_secret_value() or self.webhook_secret_file
+        if self.webhook_url and not secret:
+            raise ValueError("webhook_url needs webhook_secret: what it is told is signed")
+        if self.tls_key and not self.tls_cert:
+            raise ValueError("tls_key needs tls_cert")
+        return self
+
+    @property
+    def told(self) -> bool:
+        """True when there is a webhook to tell."""
+        return self.enabled and bool(self.webhook_url)
 
     def secret(self) -> str:
         """Return the server token of the door.

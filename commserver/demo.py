@@ -8,7 +8,8 @@ import asyncio
 import contextlib
 import shutil
 import signal
-from collections.abc import Iterator, Sequence
+import socket
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -24,10 +25,11 @@ from commserver.dao.lock_file import LockFile
 from commserver.graders.definition import Expected
 from commserver.reference.backend import ReferenceBackend
 from commserver.services.admin_service import AdminService, read_exercise
-from commserver.trial import SERVER_TOKEN, Browser, Packet, Trial
+from commserver.trial import SERVER_TOKEN, Browser, Packet, Trial, TrialFailed
 
 RESULTS = 300.0  # seconds for all results
-WEBSOCKET_PORT, BACKEND_PORT, HTTP_PORT = 8765, 9500, 9501  # when it stays open
+# When it stays open; the last takes what is handed in from the command line.
+WEBSOCKET_PORT, PAGE_PORT, BACKEND_PORT, SUBMIT_PORT = 8765, 8080, 9500, 9501
 
 
 @dataclass(slots=True)
@@ -84,12 +86,15 @@ async def _run(state: Path, *, keep: bool, console: Console) -> bool:
         state,
         websocket_port=WEBSOCKET_PORT if keep else 0,
         backend_port=BACKEND_PORT if keep else 0,
+        http_port=PAGE_PORT if keep else 0,
     )
+    if keep:
+        _free(WEBSOCKET_PORT, PAGE_PORT, BACKEND_PORT, SUBMIT_PORT)
     say = partial(console.print, highlight=False, markup=False)
     await trial.prepare()
     async with AsyncExitStack() as stack:
         backend = ReferenceBackend(SERVER_TOKEN, partial(say, style="magenta"))
-        await backend.start("127.0.0.1", trial.backend_port, HTTP_PORT if keep else None)
+        await backend.start("127.0.0.1", trial.backend_port, SUBMIT_PORT if keep else None)
         stack.push_async_callback(backend.stop)
         await stack.enter_async_context(trial.server())
         admin = await stack.enter_async_context(trial.admin())
@@ -107,12 +112,41 @@ async def _run(state: Path, *, keep: bool, console: Console) -> bool:
         await _results(admin, browsers, submissions)
         _show(submissions, console)
         if keep:
-            say(f"open: {trial.address} (http://127.0.0.1:{HTTP_PORT} takes submissions)")
-            for name, token in tokens.items():
-                say(f"  {name}'s token: {token}")
-            say(f"  commserver submit 1 FILE --state-dir {state}   hands something in; Ctrl-C ends")
+            _invite(console, trial.page, tokens, state)
             await _interrupted()
     return all(submission.good for submission in submissions)
+
+
+def _free(*ports: int) -> None:
+    """Return if nobody has these ports.
+
+    Raises:
+        TrialFailed: somebody has.
+    """
+    taken = []
+    for port in ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                taken.append(str(port))
+    if taken:
+        raise TrialFailed(
+            f"port {', '.join(taken)} of this machine is taken: end what listens there"
+        )
+
+
+def _invite(console: Console, page: str, tokens: Mapping[str, str], state: Path) -> None:
+    """Say where the students' page is, and how to get in."""
+    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    say()
+    say(f"The students' page:  {page}", style="bold green")
+    for name, token in tokens.items():
+        label = f"{name}'s token:"
+        say(f"  {label:<18} {token}")
+    say(f"  hand something in:  commserver submit 1 FILE --state-dir {state}")
+    say("  Ctrl-C ends it.")
 
 
 async def _interrupted() -> None:

@@ -10,6 +10,7 @@ is no error: it is a `Completed` outcome.
     ├─ ProtocolError                  the peer's fault: answer, maybe close, never a traceback
     │   ├─ MalformedPacket(field)
     │   ├─ UnexpectedPacket(state)
+    │   ├─ KeyReused(key)             one key for two different requests
     │   └─ PacketTooLarge(limit)
     ├─ AccessError
     │   ├─ NotAuthenticated
@@ -68,6 +69,14 @@ class UnexpectedPacket(ProtocolError):
     def __init__(self, message: str, state: str) -> None:
         super().__init__(message)
         self.state = state
+
+
+class KeyReused(ProtocolError):
+    """A key that must stand for one request was sent with another."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__("this Idempotency-Key was sent with another request before")
+        self.key = key
 
 
 class PacketTooLarge(ProtocolError):

@@ -1,5 +1,7 @@
 """What admins do with a site from the command line, without a server or beside it."""
 
+import os
+import pwd
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -15,6 +17,7 @@ from commserver.dao.plan import described
 from commserver.errors import StoreError
 from commserver.services.admin_service import AdminService
 from commserver.services.archive_service import ArchiveService
+from commserver.services.audit_service import AuditService
 from commserver.services.erase_service import EraseService
 from commserver.services.file_store import FileStore
 
@@ -58,7 +61,7 @@ async def ready(config: Config) -> AsyncIterator[DatabaseManager]:
 async def admin(config: Config) -> AsyncIterator[AdminService]:
     """Yield what admins do directly in the database, which must be ready."""
     async with ready(config) as database:
-        yield AdminService(database, DaoManager(), SystemClock())
+        yield AdminService(database, DaoManager(), SystemClock(), who=operator())
 
 
 @asynccontextmanager
@@ -72,7 +75,40 @@ async def archives(config: Config, *, new: bool = False) -> AsyncIterator[Archiv
 async def eraser(config: Config) -> AsyncIterator[EraseService]:
     """Yield what forgets an account, beside a running server if there is one."""
     async with ready(config) as database:
-        yield EraseService(database, DaoManager(), FileStore(config.files_dir), SystemClock())
+        files = FileStore(config.files_dir)
+        yield EraseService(database, DaoManager(), files, SystemClock(), who=operator())
+
+
+@asynccontextmanager
+async def auditing(config: Config) -> AsyncIterator[AuditService]:
+    """Yield the record of what admins did."""
+    async with ready(config) as database:
+        yield AuditService(database, DaoManager(), SystemClock())
+
+
+def operator() -> str:
+    """Return who is at the command line, as the audit calls them."""
+    number = os.getuid()
+    try:
+        return f"cli:{pwd.getpwuid(number).pw_name}"
+    except KeyError:  # a container's user often has no name
+        return f"cli:{number}"
+
+
+async def migrate(config: Config, *, with_platform: bool) -> None:
+    """Bring the configured database to what this version needs; the audit says from where to where.
+
+    Raises:
+        ConfigError, StoreError: it cannot be migrated.
+    """
+    async with opened(config) as database:
+        before = await migrations.current(database)
+        await migrations.upgrade(database, with_platform=with_platform)
+        after = await migrations.current(database)
+        if before != after:
+            audit = AuditService(database, DaoManager(), SystemClock())
+            detail = f"from {before or 'nothing'} to {after}"
+            await audit.record(operator(), "migrate", "database", detail)
 
 
 async def problems(config: Config) -> list[str] | None:

@@ -78,6 +78,7 @@ class Missing:
 # Other people's programs that the tests run against ours, by what each is called.
 PEERS = {
     ("nginx",): Missing((NGINX,), "There is no nginx to test behind: {install}."),
+    ("curl",): Missing(("curl",), "There is no curl to try the HTTP page with: {install}."),
     ("chromium", "chromium-browser", "google-chrome"): Missing(
         ("chromium", "fonts-dejavu-core"), "There is no Chromium to look at the pages: {install}."
     ),

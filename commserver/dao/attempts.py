@@ -1,5 +1,6 @@
 """`user_exercises`: attempts, each a student's work on an exercise."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlalchemy import select
@@ -53,6 +54,17 @@ class AttemptDAO(DAO):
         )
         row = await self._first(connection, query)
         return Attempt(*row) if row else None
+
+    async def titles(
+        self, connection: AsyncConnection, attempts: Collection[AttemptId]
+    ) -> dict[AttemptId, str]:
+        """Return what the exercise of each attempt is called, of those where that is known."""
+        query = (
+            select(user_exercises.c.id, exercises.c.title)
+            .join_from(user_exercises, exercises, exercises.c.id == user_exercises.c.exercise_id)
+            .where(user_exercises.c.id.in_(attempts), exercises.c.title.is_not(None))
+        )
+        return {AttemptId(id): title for id, title in await connection.execute(query)}
 
     async def add(
         self, connection: AsyncConnection, *, account_id: int, exercise_id: int

@@ -1,8 +1,10 @@
 """Every data access object, made once."""
 
 from commserver.dao.accounts import AccountDAO
+from commserver.dao.announcements import AnnouncementDAO
 from commserver.dao.attempt_logs import AttemptLogDAO
 from commserver.dao.attempts import AttemptDAO
+from commserver.dao.audit import AuditDAO
 from commserver.dao.baseline import BaselineDAO
 from commserver.dao.codes import CodeDAO
 from commserver.dao.courses import CourseDAO
@@ -13,6 +15,7 @@ from commserver.dao.housekeeping import HousekeepingDAO
 from commserver.dao.languages import LanguageDAO
 from commserver.dao.leases import LeaseDAO
 from commserver.dao.notices import NoticeDAO
+from commserver.dao.requests import RequestDAO
 from commserver.dao.scripts import ScriptDAO
 from commserver.dao.site import SiteDAO
 from commserver.dao.tokens import TokenDAO
@@ -39,5 +42,8 @@ class DaoManager:
         self.baseline = BaselineDAO()
         self.tokens = TokenDAO()
         self.site = SiteDAO()
+        self.requests = RequestDAO()
+        self.audit = AuditDAO()
+        self.announcements = AnnouncementDAO()
         # Several at once.
         self.housekeeping = HousekeepingDAO()

@@ -1,11 +1,11 @@
 """`executions`: runs, from their entry to their end."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Result, Row, func, select, text
+from sqlalchemy import ColumnElement, Result, Row, func, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commserver.core.changes import Write
@@ -146,6 +146,35 @@ class ExecutionDAO(DAO):
         rows: Result[*tuple[Any, ...]] = await connection.execute(query)
         return [_stored(*row) for row in rows]
 
+    async def waiting_since(
+        self, connection: AsyncConnection, besides: Collection[RunId]
+    ) -> datetime | None:
+        """Return when the oldest run that waits came in, None when none does.
+
+        besides: runs that are in hand, which their rows may not say.
+        """
+        query = select(func.min(_c.created_at)).where(text(UNFINISHED), _c.state == State.QUEUED)
+        return await self._value(connection, query.where(_c.id.not_in(besides)))
+
+    async def ahead(self, connection: AsyncConnection, run: StoredRun) -> int:
+        """Return how many runs of its lane were before a run when it came in, as rows tell it.
+
+        Runs that were tried again, or were forgotten since, are not all seen.
+        """
+        at, job = run.created_at, run.job
+        query = (
+            select(func.count())
+            .select_from(executions)
+            .where(
+                tuple_(_c.priority, _c.tag, _c.entry) < tuple_(*run.key),
+                _c.requires == job.requires,
+                _c.created_at <= at,
+                _c.leased_at.is_(None) | (_c.leased_at > at),
+                _c.ended_at.is_(None) | (_c.ended_at > at),
+            )
+        )
+        return await self._value(connection, query) or 0
+
     async def last_entry(self, connection: AsyncConnection) -> int:
         """Return the highest entry number ever given, 0 before the first."""
         return await self._value(connection, select(func.max(_c.entry))) or 0
@@ -225,6 +254,23 @@ class ExecutionDAO(DAO):
             return []
         query = select(*_RUN, *_END).where(_c.user_exercise_id == attempt).order_by(*_NEWEST)
         return [_ended(row) for row in await connection.execute(query.limit(limit))]
+
+    async def newest_of_account(
+        self, connection: AsyncConnection, account: int, limit: int
+    ) -> list[StoredRun]:
+        """Return the newest run of each attempt of an account, `limit` at most, newest first.
+
+        A run that gave way to a newer one is not it, whatever place it had.
+        """
+        if not is_id(account):
+            return []
+        nth = func.row_number().over(partition_by=_c.user_exercise_id, order_by=_NEWEST)
+        mine = _c.account_id == account, _c.user_exercise_id.is_not(None)
+        runs = select(_c.id, nth.label("nth")).where(*mine, _c.state != State.SUPERSEDED).subquery()
+        newest = select(runs.c.id).where(runs.c.nth == 1)
+        query = select(*_RUN, *_END).where(_c.id.in_(newest))
+        query = query.order_by(_c.created_at.desc(), _c.entry.desc()).limit(limit)
+        return [_ended(row) for row in await connection.execute(query)]
 
     async def verdict(self, connection: AsyncConnection, run: RunId) -> VerdictRecord | None:
         """Return the full record of how a run was judged, None when it was not."""

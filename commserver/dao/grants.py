@@ -32,7 +32,7 @@ PLATFORM = {
     "accounts": Need(read=("id", "username")),
     "languages": Need(read=("id", "name")),
     "courses": Need(read=("id", "language_id")),
-    "exercises": Need(read=("id", "course_id", "grade_max")),
+    "exercises": Need(read=("id", "course_id", "title", "grade_max")),
     "user_exercises": Need(read=("id", "account_id", "exercise_id")),
     "codes": Need(read=("id", "user_exercise_id", "name", "content", "modify_timestamp")),
     "scripts": Need(read=("id", "exercise_id", "content")),
@@ -97,7 +97,7 @@ def needed(connection: Connection) -> list[Right]:
         for privilege, wanted in (("SELECT", need.read), ("INSERT", need.added)):
             if there := tuple(column for column in wanted if column in found.columns):
                 rights.append(Right(privilege, "TABLE", found.name, there))
-        if need.added:
+        if need.added or "INSERT" in OURS.get(table, ()):
             rights += _sequences(connection, found.oid, need.added)
     making = _making(connection)
     schemas |= dict.fromkeys(right.name for right in making)

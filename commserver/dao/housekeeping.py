@@ -26,7 +26,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from commserver.core.jobs import ContentHash, Recipient, RunId
 from commserver.core.states import ENDS, State
 from commserver.dao.dao import DAO
-from commserver.dao.tables import UNFINISHED, baseline, executions, leases, notices, tokens
+from commserver.dao.tables import (
+    UNFINISHED,
+    baseline,
+    executions,
+    leases,
+    notices,
+    requests,
+    tokens,
+)
 from commserver.dao.verdicts import without_log
 
 _e = executions.c
@@ -104,6 +112,20 @@ class HousekeepingDAO(DAO):
         result = await connection.execute(
             delete(notices).where(tuple_(_n.recipient, _n.seq).in_(keys))
         )
+        return result.rowcount
+
+    async def due_requests(
+        self, connection: AsyncConnection, *, before: datetime, after: str | None, limit: int
+    ) -> list[str]:
+        """Return the keys of requests of before this moment."""
+        query = select(requests.c.key).where(requests.c.created_at < before)
+        if after is not None:
+            query = query.where(requests.c.key > after)
+        return list(await connection.scalars(query.order_by(requests.c.key).limit(limit)))
+
+    async def forget_requests(self, connection: AsyncConnection, keys: Sequence[str]) -> int:
+        """Delete requests: their keys may stand for others from then on; how many."""
+        result = await connection.execute(delete(requests).where(requests.c.key.in_(keys)))
         return result.rowcount
 
     async def due_logs(

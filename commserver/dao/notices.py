@@ -1,9 +1,10 @@
 """`notices` and `series`: the finals that were given to somebody, and which of them are owed."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import bindparam, select, text, update
+from sqlalchemy import bindparam, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commserver.core.finals import Final, Notice
@@ -21,6 +22,17 @@ _NEXT = text(
     "INSERT INTO series (recipient, last) VALUES (:recipient, 1)"
     " ON CONFLICT (recipient) DO UPDATE SET last = series.last + 1 RETURNING last"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class StoredNotice:
+    """A final of a recipient as its row has it: when it first left, and when it had arrived."""
+
+    recipient: Recipient
+    seq: int
+    created_at: datetime
+    pushed_at: datetime | None
+    delivered_at: datetime | None
 
 
 class NoticeDAO(DAO):
@@ -74,6 +86,17 @@ class NoticeDAO(DAO):
             )
             for run, attempt, state, seq, *ending in await connection.execute(query)
         ]
+
+    async def of_run(self, connection: AsyncConnection, run: RunId) -> list[StoredNotice]:
+        """Return what is kept of whom a run's end is owed, in the order of the recipients."""
+        columns = (_n.recipient, _n.seq, _n.created_at, _n.pushed_at, _n.delivered_at)
+        query = select(*columns).where(_n.execution_id == run).order_by(_n.recipient)
+        return [StoredNotice(*row) for row in await connection.execute(query)]
+
+    async def count_owed(self, connection: AsyncConnection) -> int:
+        """Return how many finals are owed to anybody."""
+        query = select(func.count()).select_from(notices).where(_n.delivered_at.is_(None))
+        return await self._value(connection, query) or 0
 
     async def pushed(
         self,

@@ -22,12 +22,18 @@ DAY = 86_400  # seconds
 
 
 class AdminService:
-    """Accounts, tokens, exercises and attempts in the platform's own tables."""
+    """Accounts, tokens, exercises and attempts in the platform's own tables.
 
-    def __init__(self, database: DatabaseManager, daos: DaoManager, clock: Clock) -> None:
+    who: what the audit calls whoever does it, such as "cli:root".
+    """
+
+    def __init__(
+        self, database: DatabaseManager, daos: DaoManager, clock: Clock, *, who: str = "unknown"
+    ) -> None:
         self._database = database
         self._daos = daos
         self._clock = clock
+        self._who = who
 
     async def account(self, username: str) -> int:
         """Return the account of this name, added if there was none and the platform is ours.
@@ -51,16 +57,17 @@ class AdminService:
         days: how long it lives after each use.
         """
         token = secrets.token_urlsafe(TOKEN_BYTES)
-        await self._database.write(
-            lambda connection: self._daos.tokens.add(
-                connection,
-                fingerprint(token),
-                account_id=account,
-                life=days * DAY,
-                at=self._clock.utc(),
-                label=label,
+        hashed = fingerprint(token)
+        at = self._clock.utc()
+
+        async def work(connection: AsyncConnection) -> None:
+            await self._daos.tokens.add(
+                connection, hashed, account_id=account, life=days * DAY, at=at, label=label
             )
-        )
+            detail = f"fingerprint {hashed}, {days} days"
+            await self._audited(connection, "token.create", f"account {account}", detail)
+
+        await self._database.write(work)
         return token
 
     async def tokens(self, account: int | None = None) -> Sequence[StoredToken]:
@@ -74,8 +81,19 @@ class AdminService:
             NotFound: there is none of this hash that could.
         """
         now = self._clock.utc()
-        if not await self._database.write(lambda c: self._daos.tokens.revoke(c, sha256, now)):
-            raise NotFound("token", sha256)
+
+        async def work(connection: AsyncConnection) -> None:
+            if not await self._daos.tokens.revoke(connection, sha256, now):
+                raise NotFound("token", sha256)
+            await self._audited(connection, "token.revoke", f"token {sha256}")
+
+        await self._database.write(work)
+
+    async def _audited(
+        self, connection: AsyncConnection, action: str, target: str, detail: str = ""
+    ) -> None:
+        at = self._clock.utc()
+        await self._daos.audit.add(connection, self._who, action, target, detail, at=at)
 
     async def import_exercise(self, folder: Path, teacher: str) -> int:
         """Put the exercise in `folder` into the platform's tables; returns its id.
@@ -107,6 +125,8 @@ class AdminService:
             )
             if await daos.scripts.newest(connection, exercise) != text:
                 await daos.scripts.add(connection, exercise, text)
+            target = f"exercise {exercise}"
+            await self._audited(connection, "exercise.import", target, definition.title)
             return exercise
 
         return await self._database.write(work)

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, repeat
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
@@ -87,6 +87,7 @@ class _Engine:
     up: asyncio.Event = field(default_factory=asyncio.Event)
     doubted: asyncio.Event = field(default_factory=asyncio.Event)
     idle: set[asyncio.Task[Lease]] = field(default_factory=set)
+    why: str = "it has not answered yet"  # it is down; "" while it is up
 
     def offer(self, slot: int) -> Offer:
         """Return what a slot brings."""
@@ -101,6 +102,15 @@ class _Engine:
         """Let idle slots look again: what they wait with is no longer true."""
         for waiting in self.idle:
             waiting.cancel()
+
+
+class EngineState(NamedTuple):
+    """How an engine is; `images` are of our languages, `why` is what keeps it down, "" while up."""
+
+    name: str
+    slots: int
+    images: frozenset[str]
+    why: str
 
 
 class DockerManager:
@@ -163,6 +173,10 @@ class DockerManager:
 
     # -- engines ----------------------------------------------------------------------------------
 
+    def engines(self) -> list[EngineState]:
+        """Return how each engine is, as it was found last."""
+        return [EngineState(e.sandbox.name, len(e.slots), e.images, e.why) for e in self._engines]
+
     async def _probe(self, engine: _Engine) -> None:
         """Know whether the engine answers and what it has, as long as we run."""
         swept = False
@@ -183,6 +197,7 @@ class DockerManager:
             await self._clock.wait(engine.doubted, pause)
 
     def _up(self, engine: _Engine, images: frozenset[str]) -> None:
+        engine.why = ""
         if engine.up.is_set() and engine.images == images:
             return
         engine.images = images
@@ -195,6 +210,7 @@ class DockerManager:
         engine.rouse()
 
     def _down(self, engine: _Engine, reason: str) -> None:
+        engine.why = reason
         if engine.up.is_set():
             log.error("engine_down", engine=engine.sandbox.name, reason=reason)
             engine.up.clear()

@@ -44,15 +44,24 @@ class EraseService:
     """Removes what commserver holds about an account, while a server may be running.
 
     The platform's own tables, among them the student's files, grades and logs, are the platform's.
+
+    who: what the audit calls whoever does it, such as "cli:root".
     """
 
     def __init__(
-        self, database: DatabaseManager, daos: DaoManager, files: FileStore, clock: Clock
+        self,
+        database: DatabaseManager,
+        daos: DaoManager,
+        files: FileStore,
+        clock: Clock,
+        *,
+        who: str = "unknown",
     ) -> None:
         self._database = database
         self._daos = daos
         self._files = files
         self._clock = clock
+        self._who = who
 
     async def username(self, account: int) -> str | None:
         """Return what the platform calls an account, None where it has none of this id."""
@@ -88,7 +97,11 @@ class EraseService:
         recipient = recipient_of(owner_of(account))
 
         async def work(connection: AsyncConnection) -> Held:
-            return await self._daos.housekeeping.erase(connection, account, recipient, at)
+            held = await self._daos.housekeeping.erase(connection, account, recipient, at)
+            detail = f"{held.runs} runs, {held.tokens} tokens, {held.notices} finals"
+            target = f"account {account}"
+            await self._daos.audit.add(connection, self._who, "erase", target, detail, at=at)
+            return held
 
         try:
             return await self._database.write(work)

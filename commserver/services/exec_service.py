@@ -133,6 +133,7 @@ class ExecService:
         tell: Sequence[Recipient] = (),
         *,
         patient: bool = False,
+        aside: asyncio.Event | None = None,
     ) -> Submitted:
         """Queue the attempt as it is now, by the rule "the same id again" (see `Board.submit`).
 
@@ -141,6 +142,7 @@ class ExecService:
         tell: who is owed the run's end for asking, whether or not the run is new.
         patient: look again for an attempt that is not there, or has no files, `LOOK_AGAIN` seconds
         later: backends may ask before they commit.
+        aside: set once it has to be looked for again: whoever is behind it need not wait.
 
         Raises:
             NotFound: there is no such attempt, so there is nobody to tell.
@@ -149,6 +151,8 @@ class ExecService:
         for pause in LOOK_AGAIN if patient else ():
             if submitted := await self._submit(attempt, origin, tell, certain=False):
                 return submitted
+            if aside:
+                aside.set()
             await self._clock.wait(asyncio.Event(), self._clock.now() + pause)
         submitted = await self._submit(attempt, origin, tell, certain=True)
         if submitted is None:

@@ -30,6 +30,17 @@ class RunRecord:
     place: int
 
 
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """An attempt of a student's: its newest run, and what its exercise is called ("" if nobody
+    knows).
+    """
+
+    attempt: AttemptId
+    title: str
+    run: RunRecord
+
+
 class RecordService:
     """Reads the rows of runs, and from the board what is not in them."""
 
@@ -76,6 +87,46 @@ class RecordService:
 
         return await self._database.read(work)
 
+    async def latest_of(self, account: int, limit: int = 50) -> Sequence[AttemptRecord]:
+        """Return the newest attempts of an account that were ever to be run, newest run first.
+
+        Raises:
+            StoreError: the database did not answer.
+        """
+
+        async def work(connection: AsyncConnection) -> Sequence[AttemptRecord]:
+            runs = await self._daos.executions.newest_of_account(connection, account, limit)
+            return await self._titled(connection, runs)
+
+        return await self._database.read(work)
+
+    async def with_log(self, attempt: AttemptId, owner: OwnerId) -> tuple[AttemptRecord, str]:
+        """Return an attempt that must be this owner's, and what its student may read of its run.
+
+        The text is "" while there is none, and once it is kept no more.
+
+        Raises:
+            NotFound: there is none of this id, or it was never to be run.
+            NotAllowed: it is somebody else's.
+            StoreError: the database did not answer.
+        """
+        await self.owned(attempt, owner)
+
+        async def work(connection: AsyncConnection) -> tuple[Sequence[AttemptRecord], str]:
+            runs = [
+                run
+                for run in await self._daos.executions.of_attempt(connection, attempt, 20)
+                if run.state is not State.SUPERSEDED
+            ][:1]
+            found = [await self._daos.executions.verdict(connection, run.job.id) for run in runs]
+            log = "".join(one.verdict.log for one in found if one)
+            return await self._titled(connection, runs), log
+
+        records, log = await self._database.read(work)
+        if not records:
+            raise NotFound("attempt", str(attempt), "this attempt was not run yet")
+        return records[0], log
+
     async def run(self, run: RunId) -> RunRecord:
         """Return a run.
 
@@ -102,6 +153,16 @@ class RecordService:
             return await self._daos.executions.of_attempt(connection, attempt, limit)
 
         return [self._record(run) for run in await self._database.read(work)]
+
+    async def _titled(
+        self, connection: AsyncConnection, runs: Sequence[StoredRun]
+    ) -> Sequence[AttemptRecord]:
+        attempts = [run.job.attempt for run in runs if run.job.attempt is not None]
+        titles = await self._daos.attempts.titles(connection, attempts)
+        return [
+            AttemptRecord(attempt, titles.get(attempt, ""), self._record(run))
+            for attempt, run in zip(attempts, runs, strict=True)
+        ]
 
     def _record(self, stored: StoredRun) -> RunRecord:
         run = stored.job.id

@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 PERIOD = 6 * 3600.0  # seconds from the end of one cleaning to the next
 BATCH = 500  # rows a transaction: others write in between
+KEEP_REQUESTS = timedelta(days=7)  # a key of the HTTP door stands for its request so long
 FILE_GRACE = timedelta(days=1)  # a content is stored before the row that names it
 
 
@@ -34,6 +35,7 @@ class Forgotten:
     notices: int
     logs: int
     files: int
+    requests: int = 0
 
 
 class RetentionService:
@@ -82,6 +84,7 @@ class RetentionService:
             "runs": self._runs,
             "logs": self._logs,
             "files": self._contents,
+            "requests": self._requests,
         }
         gone: dict[str, int] = {}
         failures: list[str] = []
@@ -129,6 +132,14 @@ class RetentionService:
         return await self._batches(
             lambda after, c: dao.due_logs(c, ended=ended, after=after, limit=BATCH),
             lambda runs, c: dao.blank_logs(c, runs),
+        )
+
+    async def _requests(self) -> int:
+        before = self._clock.utc() - KEEP_REQUESTS
+        dao = self._dao
+        return await self._batches(
+            lambda after, c: dao.due_requests(c, before=before, after=after, limit=BATCH),
+            lambda keys, c: dao.forget_requests(c, keys),
         )
 
     async def _batches(

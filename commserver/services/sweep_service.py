@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple
 
 import structlog
@@ -76,6 +77,7 @@ class SweepService:
         self._seen: dict[AttemptId, Sighting] = {}
         self._settled: dict[AttemptId, Fingerprint] = {}  # of which nothing was missed
         self._given_up: dict[AttemptId, None] = {}  # oldest first
+        self.swept_at: datetime | None = None  # when the last sweep ended that went well
 
     async def run(self) -> None:
         """Sweep from time to time, until cancelled; does nothing where the sweep is off."""
@@ -104,6 +106,7 @@ class SweepService:
         looks = LOOKS
         for round in self._rounds:
             looks = await self._look(round, looks)
+        self.swept_at = self._clock.utc()
 
     def _due(self) -> Iterator[tuple[AttemptId, Sighting]]:
         now = self._clock.now()

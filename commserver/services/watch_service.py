@@ -6,7 +6,14 @@ from typing import Protocol
 from commserver.core.bus import EventBus
 from commserver.core.clock import Clock
 from commserver.core.dispatcher import Dispatcher
-from commserver.core.events import Event, QueueMoved, RunEnded, RunLeased, RunQueued
+from commserver.core.events import (
+    Event,
+    QueueMoved,
+    RunEnded,
+    RunLeased,
+    RunProgressed,
+    RunQueued,
+)
 from commserver.core.finals import Final, account, ending
 from commserver.core.jobs import Job, OwnerId, Requires, RunId
 
@@ -18,6 +25,9 @@ class Watcher(Protocol):
 
     def place(self, job: Job, place: int) -> None:
         """A run waits at this 1-based place of its lane; 0 = it has just left the queue."""
+
+    def progress(self, job: Job, stage: str, text: str) -> None:
+        """A run is so far; it may be forgotten for something newer."""
 
     def ended(self, run: RunId, final: Final | None) -> None:
         """A run has ended; `final` is what its owner is owed for it, None for nothing."""
@@ -43,7 +53,7 @@ class WatchService:
         self._due: float | None = None
         self._rested = 0.0  # no lane is looked through before this moment
         self._woken = asyncio.Event()
-        bus.subscribe(self._heard, RunQueued, RunLeased, RunEnded, QueueMoved)
+        bus.subscribe(self._heard, RunQueued, RunLeased, RunProgressed, RunEnded, QueueMoved)
 
     async def run(self) -> None:
         """Tell places when they are due, until cancelled."""
@@ -109,6 +119,9 @@ class WatchService:
                 self._places.pop(lease.job.id, None)
                 for watcher in self._watchers.get(lease.job.owner, ()):
                     watcher.place(lease.job, 0)
+            case RunProgressed(lease=lease, stage=stage, text=text):
+                for watcher in self._watchers.get(lease.job.owner, ()):
+                    watcher.progress(lease.job, stage, text)
             case RunEnded(job=job):
                 self._new.pop(job.id, None)
                 self._places.pop(job.id, None)

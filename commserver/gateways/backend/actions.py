@@ -1,71 +1,105 @@
 """What we do when the backend tells us something."""
 
 import asyncio
-from dataclasses import dataclass, field
 
 import structlog
 
-from commserver.core.jobs import AttemptId, Origin
+from commserver.core.dispatcher import Submitted
+from commserver.core.jobs import AttemptId, Origin, Recipient
 from commserver.errors import NotFound, StoreError, StoreRefused
-from commserver.gateways.backend.packets import Error, Exercise, Handshake, Ok, Packet
-from commserver.gateways.backend.protocol import BackendProtocol
+from commserver.gateways.backend import packets
+from commserver.gateways.backend.link import Turn
+from commserver.gateways.backend.packets import (
+    Accepted,
+    Ack,
+    AuthenticatedClient,
+    Error,
+    Exercise,
+    Handshake,
+    Ok,
+    Sent,
+)
 from commserver.gateways.interpreter import ActionTable
 from commserver.gateways.reconnect import BackOff
-from commserver.services.exec_service import ExecService
 
 log = structlog.get_logger(__name__)
 
 GATEWAY = "backend"
-LARGEST_ID = 2**63 - 1  # what both databases can hold
+ID_SHOWN = 40  # characters of an id that is none
 STORE_PAUSES = (0.2, 5.0)  # seconds, first and longest, while the database is away
 STORE_TRIES = 30  # of one EXERCISE while the database answers, but not about this attempt
 MESSAGE_SHOWN = 200  # characters of a backend's text that are logged
 
 
-@dataclass(slots=True)
-class Link:
-    """One connection to a backend, as its actions see it."""
-
-    name: str
-    protocol: BackendProtocol
-    exec: ExecService
-    unreadable: int = field(default=0)
-
-
-async def on_exercise(packet: Exercise, link: Link) -> None:
-    """Have the attempt run. While the database is away the link is not read: nothing is lost.
-
-    One that the database will never take, or fails alone time after time, is given up, so that it
-    does not stop all others.
-    """
-    link.protocol.welcomed()  # by its work, where the backend is silent about the token
+async def on_exercise(packet: Exercise, turn: Turn) -> None:
+    """Have the attempt run and, where the backend wants to know, say so before it has ended."""
+    link = turn.link
+    link.welcomed()  # by its work, where the backend is silent about the token
+    if packet.answered:
+        turn.asked = str(packet.id)[:ID_SHOWN]
     attempt = attempt_id(packet.id)
+    origin = Origin(GATEWAY, link.name, str(packet.id))
+    if not packet.answered:
+        await _submitted(attempt, origin, (), turn)
+        return
+    with link.accepting(attempt):
+        run = (await _submitted(attempt, origin, (link.recipient,), turn)).run
+        await link.send(Accepted(str(attempt), run, str(link.exec.place(run))))
+
+
+async def _submitted(
+    attempt: AttemptId, origin: Origin, tell: tuple[Recipient, ...], turn: Turn
+) -> Submitted:
+    """Return its run. While the database is away the link is not read on: nothing is lost.
+
+    The frames behind it wait no longer once it has to be looked for again. One that the database
+    will never take, or fails alone time after time, is given up, so that it does not stop them.
+    """
+    execs = turn.link.exec
     back_off = BackOff(*STORE_PAUSES)
     tries = 0
     while True:
         try:
-            await link.exec.submit(attempt, Origin(GATEWAY, link.name, str(packet.id)))
+            return await execs.submit(attempt, origin, tell, patient=True, aside=turn.aside)
         except StoreRefused:
             raise
         except StoreError as error:
             log.warning("exercise_waits", id=attempt, error=str(error))
-            tries += await link.exec.fails_alone(attempt)
+            tries += await execs.fails_alone(attempt)
             if tries >= STORE_TRIES:
                 raise StoreRefused(f"gave up on attempt {attempt}: {error}") from error
             await asyncio.sleep(back_off.pause())
-        else:
-            return
 
 
-async def on_welcome(packet: Handshake | Ok, link: Link) -> None:
+async def on_ack(packet: Ack, turn: Turn) -> None:
+    """Owe the backend nothing up to there any more."""
+    link = turn.link
+    link.welcomed()
+    seq = packet.number
+    turn.aside.set()  # receipts are written together
+    try:
+        await link.finals.acknowledge(link.recipient, seq)
+    except StoreError as error:
+        log.warning("ack_not_stored", error=str(error))  # told again after the next HANDSHAKE
+
+
+async def on_authenticated(packet: AuthenticatedClient, turn: Turn) -> None:
+    """Tell whoever asked whose the token is."""
+    account = packet.account
+    turn.link.answer(packet.question, account)
+    turn.link.welcomed()
+
+
+async def on_welcome(packet: Handshake | Ok, turn: Turn) -> None:
     """Remember that the token was right."""
-    link.protocol.welcomed()
+    turn.link.welcomed()
 
 
-async def on_error(packet: Error, link: Link) -> None:
+async def on_error(packet: Error, turn: Turn) -> None:
     """Remember that the token was wrong: the client hangs up and tries again later."""
-    message = str(packet.message)[:MESSAGE_SHOWN]
-    link.protocol.refused(message)
+    protocol = turn.link.protocol
+    message = protocol.masked(str(packet.message))[:MESSAGE_SHOWN]
+    protocol.refused(message)
     log.error("handshake_refused", message=message)
 
 
@@ -75,14 +109,16 @@ def attempt_id(id: str | int) -> AttemptId:
     Raises:
         NotFound: no attempt can have this id.
     """
-    text = str(id).strip()
-    if not (text.isascii() and text.isdigit()) or len(text) > 19 or int(text) > LARGEST_ID:
-        raise NotFound("attempt", text[:40])
-    return AttemptId(int(text))
+    number = packets.number(str(id))
+    if number is None:
+        raise NotFound("attempt", str(id).strip()[:ID_SHOWN])
+    return AttemptId(number)
 
 
-ACTIONS: ActionTable[Link, Packet] = {
+ACTIONS: ActionTable[Turn, Sent] = {
     Exercise: on_exercise,
+    Ack: on_ack,
+    AuthenticatedClient: on_authenticated,
     Handshake: on_welcome,
     Ok: on_welcome,
     Error: on_error,

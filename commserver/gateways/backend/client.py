@@ -2,31 +2,50 @@
 
 import asyncio
 import contextlib
+import itertools
 import socket
+import ssl
 from logging import INFO, WARNING
 
 import structlog
 
 from commserver.config import Backend
-from commserver.errors import ConfigError, PacketTooLarge
-from commserver.gateways.backend import packets
-from commserver.gateways.backend.actions import ACTIONS, Link
-from commserver.gateways.backend.notices import refuse
+from commserver.core.clock import Clock, SystemClock
+from commserver.errors import ConfigError, PacketTooLarge, Unanswered
+from commserver.gateways import framing, tls
+from commserver.gateways.backend import notices, packets
+from commserver.gateways.backend.actions import ACTIONS
+from commserver.gateways.backend.link import Link, Turn
 from commserver.gateways.backend.protocol import BackendProtocol, Phase
 from commserver.gateways.interpreter import Interpreter
 from commserver.gateways.reconnect import BackOff
 from commserver.services.exec_service import ExecService
+from commserver.services.finals_service import FinalsService
+from commserver.services.probes import LinkState
 
 log = structlog.get_logger(__name__)
 
 CHUNK = 64 * 1024  # bytes read at once
+AT_ONCE = 256  # frames of one link that are acted upon at once; with more it is not read on
 DRAIN = 0.5  # seconds of silence after which nothing more is expected from a link being closed
+SILENCE = 1.0  # seconds without a refusal after which a silent backend is told what it is owed
+KEEPALIVE = {  # a peer that died without a word is noticed within a minute, where it can be set
+    "TCP_KEEPIDLE": 30,  # seconds
+    "TCP_KEEPINTVL": 10,  # seconds
+    "TCP_KEEPCNT": 3,
+}
 
 
 class _Reader(asyncio.StreamReader):
-    """Gives what has arrived also when the link then breaks: asyncio's own would throw it away."""
+    """Gives what has arrived also when the link then breaks: asyncio's own would throw it away.
 
-    def set_exception(self, exc: BaseException) -> None:
+    fault: what broke it.
+    """
+
+    fault: Exception | None = None
+
+    def set_exception(self, exc: Exception) -> None:
+        self.fault = exc
         self.feed_eof()
 
 
@@ -37,13 +56,26 @@ class Client:
     pause starts over once a backend has welcomed us, with an echo or with work.
     """
 
-    def __init__(self, name: str, config: Backend, exec_service: ExecService) -> None:
+    def __init__(
+        self,
+        name: str,
+        config: Backend,
+        exec_service: ExecService,
+        finals: FinalsService,
+        clock: Clock | None = None,
+    ) -> None:
         self.name = name
         self._config = config
         self._exec = exec_service
-        self._interpreter = Interpreter(packets.decode, ACTIONS, refuse)
+        self._finals = finals
+        self._clock = clock or SystemClock()
+        self._interpreter: Interpreter[Turn, packets.Sent] = Interpreter(
+            packets.decode, ACTIONS, notices.refuse
+        )
         self._back_off = BackOff(config.retry_first, config.retry_most)
-        self._writer: asyncio.StreamWriter | None = None
+        self._questions = itertools.count(1)
+        self._up: Link | None = None
+        self.state = LinkState(False, self._clock.utc(), "not dialled yet")
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -52,8 +84,9 @@ class Client:
             while not self._stopping.is_set():
                 try:
                     await self._link()
-                except (OSError, UnicodeError, PacketTooLarge, ConfigError) as error:
-                    log.warning("link_down", error=str(error) or type(error).__name__)
+                except (OSError, UnicodeError, ConfigError) as error:
+                    log.warning("link_down", error=self._said(error))
+                    self._down(self._said(error))
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._back_off.pause()):
                         await self._stopping.wait()
@@ -64,41 +97,129 @@ class Client:
         What is still under way after `DRAIN` seconds stays unread; `run` may be cancelled then.
         """
         self._stopping.set()
-        if self._writer and self._writer.can_write_eof():
-            with contextlib.suppress(OSError):
-                self._writer.write_eof()
+        if self._up:
+            self._up.finish()
+
+    async def authenticate(self, token: str) -> int | None:
+        """Return the account whose token this is, None when the backend does not know it.
+
+        Waits as long as the link is up: the caller knows how long that may be.
+
+        Raises:
+            Unanswered: there is no link, it went down, or it has too much to do.
+        """
+        link = self._up
+        if link is None:
+            raise Unanswered(f"no link to {self.name}")
+        try:
+            token.encode()
+        except UnicodeEncodeError:  # with half a character in it, which JSON cannot say
+            return None
+        return await link.ask(str(next(self._questions)), token)
+
+    # -- one link ---------------------------------------------------------------------------------
 
     async def _link(self) -> None:
         """Dial, and serve the link until it ends."""
-        async with asyncio.timeout(self._config.connect_timeout):
-            reader, writer = await dial(self._config.host, self._config.port)
-        self._writer = writer
+        config = self._config
+        async with asyncio.timeout(config.connect_timeout):
+            context = await asyncio.to_thread(self._context) if config.tls else None
+            reader, writer = await dial(config.host, config.port, context)
+        frames = framing.make(config.framing, config.frame_limit)
+        try:
+            protocol = BackendProtocol(config.secret(), frames)
+            hello = protocol.handshake()
+        except BaseException:
+            writer.transport.abort()
+            raise
+        link = Link(self.name, protocol, writer, self._exec, self._finals, self._clock)
         try:
             if self._stopping.is_set():
                 return
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            protocol = BackendProtocol(self._config.secret(), self._config.frame_limit)
-            writer.write(protocol.handshake())
-            async with asyncio.timeout(self._config.connect_timeout):
-                await writer.drain()
-            log.info("link_up")
-            await self._read(reader, Link(self.name, protocol, self._exec))
+            keep_alive(writer.get_extra_info("socket"))
+            self._up = link
+            if await link.write(hello):
+                self.state = LinkState(True, self._clock.utc())
+                log.info("link_up")
+            await self._serve(reader, link)
         finally:
-            self._writer = None
-            writer.close()
+            self._up = None
+            if self.state.up:
+                self._down("closed")
+            await link.close(DRAIN)
 
-    async def _read(self, reader: asyncio.StreamReader, link: Link) -> None:
-        """Act on each frame, one after the other: a slow database slows the backend, no more."""
+    def _down(self, why: str) -> None:
+        """Note why there is no link, since when it went away."""
+        since = self._clock.utc() if self.state.up else self.state.since
+        self.state = LinkState(False, since, why)
+
+    def _context(self) -> ssl.SSLContext:
+        config = self._config  # read anew for each link: certificates are renewed
+        return tls.client_context(config.tls_ca, config.tls_cert, config.tls_key)
+
+    async def _serve(self, reader: _Reader, link: Link) -> None:
+        """Act on what comes until nothing does, and say what is to be said meanwhile."""
+        async with asyncio.TaskGroup() as tasks:
+            beside = [
+                tasks.create_task(self._tell(link)),
+                tasks.create_task(self._keep_alive(link)),
+            ]
+            turns: set[asyncio.Task[None]] = set()
+            try:
+                end = await self._read(reader, link, tasks, turns)
+            finally:
+                for task in beside:
+                    task.cancel()
+            self._up = None
+            if link.protocol.phase is Phase.REFUSED:
+                self._down("it refused our HANDSHAKE")
+            else:
+                end = link.cut or (self._said(reader.fault) if reader.fault else end)
+                self._down(end)
+                log.log(INFO if self._stopping.is_set() else WARNING, "link_down", error=end)
+            link.deserted()
+            # Sent once and forgotten by the backend: what is looked for again is still found.
+            await self._found(turns)
+
+    async def _read(
+        self,
+        reader: _Reader,
+        link: Link,
+        tasks: asyncio.TaskGroup,
+        turns: set[asyncio.Task[None]],
+    ) -> str:
+        """Act on each frame until there are no more; returns why.
+
+        One after the other, but for those that have stepped aside: a slow database slows the
+        backend, no more.
+        """
+        room = asyncio.Semaphore(AT_ONCE)
         while data := await self._next(reader):
-            while frames := link.protocol.receive(data):
-                for frame in frames:
-                    await self._interpreter.interpret(frame, link)
-                    if link.protocol.phase is Phase.REFUSED:
-                        return
-                data = b""  # once more: it says so if the stream cannot be read on
+            try:
+                while frames := link.protocol.receive(data):
+                    for frame in frames:
+                        await room.acquire()
+                        turn = Turn(link)
+                        task = tasks.create_task(self._act(frame, turn, room))
+                        turns.add(task)
+                        task.add_done_callback(turns.discard)
+                        await turn.aside.wait()
+                        if link.protocol.phase is Phase.REFUSED:
+                            return "refused"
+                    data = b""  # once more: it says so if the stream cannot be read on
+            except PacketTooLarge as error:
+                return str(error)
             if link.protocol.phase is Phase.WELCOMED:
                 self._back_off.reset()
-        log.log(INFO if self._stopping.is_set() else WARNING, "link_down", error="closed")
+        return "closed"
+
+    async def _act(self, frame: bytes, turn: Turn, room: asyncio.Semaphore) -> None:
+        try:
+            if answer := await self._interpreter.interpret(frame, turn):
+                await turn.link.send(answer)
+        finally:
+            turn.aside.set()
+            room.release()
 
     async def _next(self, reader: asyncio.StreamReader) -> bytes:
         """Return what has come, b"" at the end of the link or, while stopping, of patience."""
@@ -113,11 +234,79 @@ class Client:
             read.cancel()
             stop.cancel()
 
+    async def _found(self, turns: set[asyncio.Task[None]]) -> None:
+        """Wait for those that have stepped aside; while stopping, let go of what takes longer."""
+        stop = asyncio.ensure_future(self._stopping.wait())
+        try:
+            while turns and not stop.done():
+                await asyncio.wait({*turns, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if turns:
+                await asyncio.wait(set(turns), timeout=DRAIN)
+        finally:
+            stop.cancel()
+            for task in turns:
+                task.cancel()
 
-async def dial(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    # -- what we say unasked ----------------------------------------------------------------------
+
+    async def _tell(self, link: Link) -> None:
+        """Tell what is owed to the backend, in order, then each final as it comes.
+
+        Not before it has welcomed us, or kept silent for `SILENCE`: whoever refuses us says so at
+        once. Silence gives it nothing more: with one EXERCISE it would be told as well.
+        """
+        await self._clock.wait(link.welcome, self._clock.now() + SILENCE)
+        async with contextlib.aclosing(self._finals.feed(link.recipient)) as feed:
+            async for final in feed:
+                await link.accepted(final.attempt)
+                if await link.send(notices.final(final)):
+                    self._finals.pushed(link.recipient, final.seq)
+
+    async def _keep_alive(self, link: Link) -> None:
+        """Say that we are there, as KryoNet does and expects, when we have said nothing else."""
+        period = self._config.keepalive_period
+        if self._config.framing != "length" or not period:
+            return
+        frame = link.protocol.frame(self._config.keepalive_frame.encode())
+        while True:
+            due = link.said_at + period
+            if self._clock.now() >= due:
+                await link.write(frame)
+            else:
+                await self._clock.wait(asyncio.Event(), due)
+
+    def _said(self, error: Exception) -> str:
+        """Return in one line why there is no link."""
+        match error:
+            case ssl.SSLError():
+                return tls.problem(error)
+            case TimeoutError() if not error.args:
+                return f"no answer within {self._config.connect_timeout:g} s"
+            case _:
+                return str(error) or type(error).__name__
+
+
+async def dial(
+    host: str, port: int, context: ssl.SSLContext | None = None
+) -> tuple[_Reader, asyncio.StreamWriter]:
     """Do what `asyncio.open_connection` does, with our own reader."""
     loop = asyncio.get_running_loop()
     reader = _Reader(loop=loop)
     protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
-    transport, _ = await loop.create_connection(lambda: protocol, host, port)
+    transport, _ = await loop.create_connection(
+        lambda: protocol,
+        host,
+        port,
+        ssl=context,
+        server_hostname=host if context else None,
+        ssl_shutdown_timeout=DRAIN if context else None,
+    )
     return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+
+def keep_alive(connection: socket.socket) -> None:
+    """Have the system notice a peer that died without a word."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEPALIVE.items():
+        if hasattr(socket, name):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -4,7 +4,7 @@ from enum import Enum, auto
 
 from commserver.errors import UnexpectedPacket
 from commserver.gateways.backend import packets
-from commserver.gateways.framing import LineFraming
+from commserver.gateways.framing import Framing
 
 
 class Phase(Enum):
@@ -16,16 +16,24 @@ class Phase(Enum):
 
 
 class BackendProtocol:
-    """One link, from the dial on: HANDSHAKE first, then what the backend pushes."""
+    """One link, from the dial on: HANDSHAKE first, then what either side has to say."""
 
-    def __init__(self, token: str, frame_limit: int) -> None:
+    def __init__(self, token: str, framing: Framing) -> None:
         self._token = token
-        self._framing = LineFraming(frame_limit)
+        self._framing = framing
         self.phase = Phase.DIALLED
 
     def handshake(self) -> bytes:
         """Return the bytes to send as soon as the link is up."""
-        return self._framing.send(packets.encode(packets.Handshake(self._token)))
+        return self.send(packets.Handshake(self._token))
+
+    def send(self, packet: packets.Sent) -> bytes:
+        """Return a packet as it goes onto the wire."""
+        return self.frame(packets.encode(packet))
+
+    def frame(self, frame: bytes) -> bytes:
+        """Return any frame as it goes onto the wire."""
+        return self._framing.send(frame)
 
     def receive(self, data: bytes) -> list[bytes]:
         """Return the frames that `data` completes.
@@ -48,3 +56,7 @@ class BackendProtocol:
         if self.phase is Phase.WELCOMED:
             raise UnexpectedPacket(f"an ERROR after the handshake: {message}", "welcomed")
         self.phase = Phase.REFUSED
+
+    def masked(self, text: str) -> str:
+        """Return what the backend said without our token, for a log."""
+        return text.replace(self._token, "***") if self._token else text

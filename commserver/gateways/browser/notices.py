@@ -1,20 +1,32 @@
 """What a browser is told, in its own protocol's words."""
 
+from datetime import UTC, datetime
+
 from commserver.core.execution import Cause, Failure, Fault, Judged, Status
 from commserver.core.finals import Final
 from commserver.core.jobs import AttemptId, Job
 from commserver.core.states import State
-from commserver.errors import MalformedPacket, NotAllowed, NotAuthenticated, NotFound, ProtocolError
+from commserver.errors import (
+    MalformedPacket,
+    NotAllowed,
+    NotAuthenticated,
+    NotFound,
+    ProtocolError,
+    RateLimited,
+)
 from commserver.gateways.browser.packets import (
     CONTAINER,
     EXERCICE,
     OTHER,
+    Announcement,
     Error,
     ExerciceExecuted,
     Packet,
     PlaceInQueue,
+    Progress,
     Target,
 )
+from commserver.services import announcement_service
 
 _ENDINGS: dict[Cause, tuple[str, Target]] = {
     Cause.NOT_FOUND: ("404", EXERCICE),
@@ -52,6 +64,16 @@ def final(final: Final) -> Packet | None:
             return None
 
 
+def progress(job: Job, stage: str, text: str) -> Packet:
+    """Return how far a run is."""
+    return Progress(_attempt(job.attempt), job.id, stage, text)
+
+
+def announcement(said: announcement_service.Announcement) -> Packet:
+    """Return what is said to everybody."""
+    return Announcement(str(said.id), said.text, _moment(said.until))
+
+
 def error(problem: Exception) -> Error:
     """Return the answer to a command that was not carried out; a bug says no more than 500."""
     match problem:
@@ -62,6 +84,8 @@ def error(problem: Exception) -> Error:
         case NotFound():
             target = _TARGETS.get(problem.kind, OTHER)
             return Error("404", target, problem.id, message=str(problem))
+        case RateLimited():
+            return Error("429", OTHER, "", message=str(problem))
         case MalformedPacket() | ProtocolError():
             return Error("400", OTHER, "", message=str(problem))
         case _:
@@ -69,7 +93,7 @@ def error(problem: Exception) -> Error:
 
 
 def _executed(final: Final, status: Status, grade: str = "") -> ExerciceExecuted:
-    seq = str(final.seq)
+    seq = _seq(final)
     return ExerciceExecuted(_attempt(final.attempt), final.run, status=status, grade=grade, seq=seq)
 
 
@@ -82,7 +106,7 @@ def _failed(final: Final, failure: Failure) -> Error:
         target,
         ids[target],
         run=final.run,
-        seq=str(final.seq),
+        seq=_seq(final),
         message=_SHOWN.get(failure.cause, failure.message),
         fault=failure.fault,
     )
@@ -90,3 +114,11 @@ def _failed(final: Final, failure: Failure) -> Error:
 
 def _attempt(attempt: AttemptId | None) -> str:
     return "" if attempt is None else str(attempt)
+
+
+def _seq(final: Final) -> str:
+    return str(final.seq) if final.seq else ""
+
+
+def _moment(at: datetime | None) -> str:
+    return f"{at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='seconds')}Z" if at else ""

@@ -11,6 +11,7 @@ CONTAINER: Final = "CONTAINER"
 OTHER: Final = "OTHER"
 
 Target = Literal["EXERCICE", "CONTAINER", "OTHER"]
+Switch = Literal["0", "1"]
 
 
 class Packet(msgspec.Struct, frozen=True, tag_field="cmd"):
@@ -30,6 +31,30 @@ class Ack(Packet, tag="ACK", frozen=True):
     """Say that the finals up to this number were seen."""
 
     seq: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,18}$")]
+
+
+class Status(Packet, tag="STATUS", frozen=True):
+    """Ask how it stands with an attempt."""
+
+    id: str
+
+
+class Cancel(Packet, tag="CANCEL", frozen=True):
+    """End every run of an attempt that has not ended."""
+
+    id: str
+
+
+class ProgressSwitch(Packet, tag="PROGRESS", frozen=True):
+    """Ask for the progress of one's own runs, or for no more of it."""
+
+    on: Switch
+
+
+class AnnouncementsSwitch(Packet, tag="ANNOUNCEMENTS", frozen=True):
+    """Ask for what is said to everybody, or for no more of it."""
+
+    on: Switch
 
 
 class Ok(Packet, tag="OK", frozen=True):
@@ -70,7 +95,28 @@ class Error(Packet, tag="ERROR", frozen=True):
     fault: str = ""
 
 
-Received = Auth | Ack
+class Progress(Packet, tag="PROGRESS", frozen=True):
+    """Tell a user how far a run of theirs is; may be left out."""
+
+    user_exercice_id: str
+    run: str
+    stage: str
+    text: str
+
+
+class Announcement(Packet, tag="ANNOUNCEMENT", frozen=True):
+    """Tell what is said to everybody; `text` is "" when it was withdrawn.
+
+    until: ISO 8601 in UTC, "" for no end.
+    """
+
+    id: str
+    text: str
+    until: str
+
+
+Received = Auth | Ack | Status | Cancel | ProgressSwitch | AnnouncementsSwitch
+Sent = Ok | PlaceInQueue | ExerciceExecuted | Error | Progress | Announcement
 
 _DECODER = msgspec.json.Decoder(Received)
 _ENCODER = msgspec.json.Encoder()

@@ -16,7 +16,7 @@ class Phase(Enum):
     KNOWN = auto()
     """Bound to one account for good."""
     BARRED = auto()
-    """Failed too often: to be closed with 1008."""
+    """Nothing is heard any more: to be closed with 1008."""
 
 
 class BrowserProtocol(Generic[Who]):
@@ -26,6 +26,7 @@ class BrowserProtocol(Generic[Who]):
         self._failures_left = failures
         self.phase = Phase.STRANGER
         self.identity: Who | None = None
+        self.reason = ""  # why it is barred
 
     def known(self) -> Who:
         """Return who is behind the socket.
@@ -54,4 +55,9 @@ class BrowserProtocol(Generic[Who]):
         """Count a failure to prove who one is; too many bar a stranger."""
         self._failures_left -= 1
         if self._failures_left <= 0 and self.phase is Phase.STRANGER:
-            self.phase = Phase.BARRED
+            self.bar("too many failures")
+
+    def bar(self, reason: str) -> None:
+        """Hear nothing any more from whoever is behind it."""
+        self.phase = Phase.BARRED
+        self.reason = self.reason or reason

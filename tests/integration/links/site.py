@@ -13,12 +13,21 @@ from commserver.core.bus import EventBus
 from commserver.core.dispatcher import Dispatcher
 from commserver.core.execution import Outcome
 from commserver.core.jobs import Job, Lease, OwnerId
+from commserver.gateways.browser.actions import Services
 from commserver.gateways.browser.server import Server
 from commserver.services.watch_service import WatchService
 from tests.fakes import FakeClock, FakeLedger, completed, make_job, make_offer, settle
 from tests.integration.links.conftest import SECRET
-from tests.unit.gateways.services import FakeAuthService, FakeFinalsService
+from tests.unit.gateways.services import (
+    FakeAuthService,
+    FakeFinalsService,
+    FakeRecordService,
+    MemoryDatabase,
+    QueueExecService,
+    memory_announcements,
+)
 
+HOST = "127.0.0.1"
 PATIENCE = 10.0  # seconds for what must come
 ADA, GRACE = OwnerId("1"), OwnerId("2")
 
@@ -26,23 +35,10 @@ ADA, GRACE = OwnerId("1"), OwnerId("2")
 class Site:
     """A server with two students, Ada (1) and Grace (2), and one slot, which the test plays."""
 
-    def __init__(
-        self,
-        *,
-        auth_timeout: float = PATIENCE,
-        connections: int = 1000,
-        owed_limit: int = 256,
-        ping_period: float = 20.0,
-        ping_timeout: float = 20.0,
-    ) -> None:
-        config = Browser(
-            port=0,
-            auth_timeout=auth_timeout,
-            connections=connections,
-            owed_limit=owed_limit,
-            ping_period=ping_period,
-            ping_timeout=ping_timeout,
-        )
+    def __init__(self, **settings: object) -> None:
+        """Serve with these settings of the section `browser`."""
+        values: dict[str, object] = {"port": 0, "auth_timeout": PATIENCE, **settings}
+        config = Browser.model_validate(values)
         bus = EventBus()
         self.clock = FakeClock()
         self.ledger = FakeLedger()
@@ -50,7 +46,19 @@ class Site:
         self.dispatcher = Dispatcher(Board(), self.ledger, bus, self.clock)
         self.watch = WatchService(self.dispatcher, bus, self.clock, period=1.0)
         self.auth = FakeAuthService({SECRET: 1, "ada's second": 1, "grace": 2})
-        self.server = Server(config, self.auth, self.watch, self.finals)
+        self.records = FakeRecordService(self.ledger, self.dispatcher.board)
+        self.database = MemoryDatabase()
+        self.announcements = memory_announcements(self.database, self.clock)
+        services = Services(
+            self.auth,
+            self.watch,
+            self.finals,
+            QueueExecService(self.dispatcher),
+            self.records,
+            self.announcements,
+            self.clock,
+        )
+        self.server = Server(config, services)
         self._attempts = 0
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -68,7 +76,7 @@ class Site:
 
     @property
     def url(self) -> str:
-        return f"ws://127.0.0.1:{self.server.port}"
+        return f"ws://{HOST}:{self.server.port}"
 
     async def stop(self) -> None:
         """Have the server close everything and end."""

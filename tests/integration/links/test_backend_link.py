@@ -1,7 +1,9 @@
 """The real Client over real sockets, against backends that behave and backends that do not."""
 
 import asyncio
+import contextlib
 import socket
+import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,7 +16,7 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from commserver.config import Backend
-from commserver.core.jobs import Origin
+from commserver.core.jobs import AttemptId, Origin
 from commserver.errors import NotFound, StoreError
 from commserver.gateways.backend import actions
 from commserver.gateways.backend import client as module
@@ -24,6 +26,7 @@ from commserver.reference.backend import ReferenceBackend
 from tests.fakes import settle
 from tests.integration.links.conftest import SECRET
 from tests.integration.links.peers import PATIENCE, Link, ScriptedBackend
+from tests.unit.gateways.backend.links import FedFinals
 from tests.unit.gateways.services import RecordingExecService
 
 HANDSHAKE = b'{"cmd":"HANDSHAKE","TOKEN":"s3cret-Token"}\n'
@@ -101,7 +104,7 @@ async def running(
         retry_first=1.0,
         retry_most=8.0,
     )
-    client = Client("school", config, execs)
+    client = Client("school", config, execs, FedFinals())
     task = asyncio.create_task(client.run())
     try:
         yield client
@@ -275,7 +278,7 @@ async def test_a_burst_is_taken_whole(peer: ScriptedBackend, execs: RecordingExe
         assert await execs.until_taken(5000) == list(range(5000))
 
 
-async def test_garbage_is_logged_once_a_link_and_harms_nothing(
+async def test_garbage_is_logged_once_a_kind_and_link_and_harms_nothing(
     peer: ScriptedBackend, execs: RecordingExecService, logs: list[EventDict]
 ) -> None:
     garbage = [
@@ -297,7 +300,9 @@ async def test_garbage_is_logged_once_a_link_and_harms_nothing(
         await peer.link()
 
     assert execs.attempts == [1, 2]
-    assert events(logs).count("frame_ignored") == 2
+    ignored = [line["reason"] for line in logs if line["event"] == "frame_ignored"]
+    assert len(ignored) == 2 * 3  # no packet at all, an unknown cmd, an EXERCISE without an id
+    assert len([reason for reason in ignored if "DANCE" in reason]) == 2
 
 
 async def test_an_unknown_attempt_is_passed_over(
@@ -327,6 +332,83 @@ async def test_a_bug_costs_one_exercise_and_not_the_link(
     assert peer.dialled == 1
     [failed] = [line for line in logs if line["event"] == "action_failed"]
     logs.remove(failed)
+
+
+# -- what is not there yet ------------------------------------------------------------------------
+
+
+async def test_what_is_looked_for_again_does_not_hold_up_the_others(
+    peer: ScriptedBackend, execs: RecordingExecService, logs: list[EventDict]
+) -> None:
+    execs.lose(1, 2, 3)
+
+    async with running(peer.port, execs):
+        link = await shaken(peer)
+        await link.say(*(exercise(id) for id in (1, 2, 10, 3, 11, 12)))
+        assert await execs.until_taken(3) == [10, 11, 12]
+        execs.find(3)
+        execs.miss(1)
+        assert await execs.until_taken(4) == [10, 11, 12, 3]
+        execs.find(2)
+
+        assert await execs.until_taken(5) == [10, 11, 12, 3, 2]
+    assert [line["id"] for line in logs if line["event"] == "unknown_attempt"] == ["1"]
+
+
+async def test_with_too_much_to_look_for_the_link_is_not_read_on(
+    peer: ScriptedBackend, execs: RecordingExecService
+) -> None:
+    execs.lose(*range(module.AT_ONCE))
+
+    async with running(peer.port, execs):
+        link = await shaken(peer)
+        await link.say(b"".join(exercise(id) for id in range(module.AT_ONCE + 10)))
+        await execs.until_looking(module.AT_ONCE)
+        await settle(100)
+        before = execs.attempts
+        execs.find(7)
+
+        await execs.until_taken(11)
+    assert before == []
+    assert execs.attempts == [7, *range(module.AT_ONCE, module.AT_ONCE + 10)]
+
+
+@pytest.mark.parametrize("end", [Link.finish, Link.reset])
+async def test_what_is_looked_for_when_the_link_ends_is_still_found(
+    end: Callable[[Link], None], peer: ScriptedBackend, execs: RecordingExecService
+) -> None:
+    execs.lose(1)
+
+    async with running(peer.port, execs):
+        link = await shaken(peer)
+        await link.say(exercise(1))
+        await execs.until_looking(1)
+        end(link)
+        await settle(100)
+        execs.find(1)
+        assert await execs.until_taken(1) == [1]
+        link = await shaken(peer)
+        await link.say(exercise(2))
+
+        assert await execs.until_taken(2) == [1, 2]
+
+
+@pytest.mark.parametrize("gone", [True, False])
+async def test_what_is_only_looked_for_is_let_go_when_we_stop(
+    gone: bool, peer: ScriptedBackend, execs: RecordingExecService
+) -> None:
+    execs.lose(1)
+
+    async with running(peer.port, execs):
+        link = await shaken(peer)
+        await link.say(exercise(1), exercise(2))
+        await execs.until_looking(1)
+        await execs.until_taken(1)
+        if gone:
+            link.close()
+
+    assert execs.attempts == [2]
+    assert execs.missing[AttemptId(1)].cancelled()
 
 
 # -- the database away ----------------------------------------------------------------------------
@@ -442,6 +524,21 @@ async def test_a_frame_above_the_limit_ends_the_link_and_those_before_it_count(
     assert "4096" in next(line["error"] for line in logs if line["event"] == "link_down")
 
 
+async def test_a_frame_without_an_end_costs_no_more_memory_than_the_limit(
+    peer: ScriptedBackend, execs: RecordingExecService
+) -> None:
+    async with running(peer.port, execs):
+        link = await shaken(peer)
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            while sent < 1 << 30:
+                await link.say(b"x" * (1 << 20))
+                sent += 1 << 20
+
+        assert await (await peer.link()).line() == HANDSHAKE
+    assert sent < 64 << 20  # what the system keeps on both sides
+
+
 @pytest.mark.parametrize(
     "before_the_end",
     [b"", b"x", b"hello\n", b'{"cmd":"DANCE"}\n', b"x" * (FRAME_LIMIT + 1)],
@@ -498,8 +595,10 @@ async def test_the_system_is_asked_to_notice_a_backend_that_died_without_a_word(
     made: list[socket.socket] = []
     original = module.dial
 
-    async def dial(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, writer = await original(host, port)
+    async def dial(
+        host: str, port: int, context: ssl.SSLContext | None
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await original(host, port, context)
         made.append(writer.get_extra_info("socket"))
         return reader, writer
 
@@ -509,6 +608,9 @@ async def test_the_system_is_asked_to_notice_a_backend_that_died_without_a_word(
         await shaken(peer)
 
         assert [s.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) for s in made] == [1]
+        [one] = made
+        assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 60
+        assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) <= 30
 
 
 # -- stopping -------------------------------------------------------------------------------------
@@ -581,9 +683,11 @@ async def test_stopping_in_mid_dial_says_nothing_to_the_backend(
 
     async with running(peer.port, execs) as client:
 
-        async def dial(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        async def dial(
+            host: str, port: int, context: ssl.SSLContext | None
+        ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
             client.stop()
-            return await original(host, port)
+            return await original(host, port, context)
 
         monkeypatch.setattr(module, "dial", dial)
 
@@ -593,7 +697,7 @@ async def test_stopping_in_mid_dial_says_nothing_to_the_backend(
 async def test_a_cancelled_client_hangs_up(
     peer: ScriptedBackend, execs: RecordingExecService
 ) -> None:
-    client = Client("backend", Backend(port=peer.port, token=SecretStr(SECRET)), execs)
+    client = Client("backend", Backend(port=peer.port, token=SecretStr(SECRET)), execs, FedFinals())
     task = asyncio.create_task(client.run())
     link = await shaken(peer)
 
@@ -602,6 +706,41 @@ async def test_a_cancelled_client_hangs_up(
 
     assert task.cancelled()
     assert await link.ended()
+
+
+# -- several backends -----------------------------------------------------------------------------
+
+
+async def test_each_of_several_backends_has_its_own_name_and_link(
+    peer: ScriptedBackend, execs: RecordingExecService, logs: list[EventDict]
+) -> None:
+    async with ScriptedBackend() as second:
+        config = Backend.model_validate(
+            {
+                "token": SECRET,
+                "links": {
+                    "school": {"port": peer.port},
+                    "college": {"port": second.port, "token": "other"},
+                },
+            }
+        )
+        clients = [Client(name, one, execs, FedFinals()) for name, one in config.each.items()]
+        tasks = [asyncio.create_task(client.run()) for client in clients]
+        link = await shaken(peer)
+        other = await second.link()
+        assert await other.line() == HANDSHAKE.replace(SECRET.encode(), b"other")
+        await link.say(exercise(1))
+        await execs.until_taken(1)
+        link.close()
+        await other.say(exercise(2))
+        await execs.until_taken(2)
+        for client in clients:
+            client.stop()
+        await asyncio.gather(*tasks)
+
+    assert [origin.peer for _, origin in execs.submitted] == ["school", "college"]
+    assert {line["peer"] for line in logs if line["event"] == "link_up"} == {"school", "college"}
+    assert second.dialled == 1
 
 
 # -- the reference backend ------------------------------------------------------------------------
@@ -684,7 +823,7 @@ async def test_a_backend_in_a_process_of_its_own_may_be_killed_and_come_back(
 async def test_a_name_that_no_host_can_have_is_a_link_that_is_down(
     execs: RecordingExecService,
 ) -> None:
-    client = Client("backend", Backend(host="no..host"), execs)
+    client = Client("backend", Backend(host="no..host"), execs, FedFinals())
     with capture_logs() as logs:
         task = asyncio.create_task(client.run())
         async with asyncio.timeout(PATIENCE):

@@ -10,7 +10,7 @@ from websockets.frames import Opcode
 
 from commserver.core.finals import account
 from commserver.errors import StoreError
-from commserver.gateways.browser import server as module
+from commserver.gateways.browser import session as module
 from tests.integration.links.conftest import SECRET
 from tests.integration.links.site import ADA, GRACE, PATIENCE, Site, packet, said
 from tests.integration.services.site import until

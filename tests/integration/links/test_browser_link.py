@@ -209,7 +209,7 @@ async def test_a_wrong_token_does_not_unbind_a_socket(
         '"AUTH"',
         "{}",
         f'{{"TOKEN":"{SECRET}"}}',
-        '{"cmd":"STATUS","id":"42"}',
+        '{"cmd":"STATUS","id":42}',
         '{"cmd":"auth","TOKEN":"x"}',
         '{"cmd":"AUTH"}',
         '{"cmd":"AUTH","TOKEN":7}',

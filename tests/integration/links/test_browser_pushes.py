@@ -12,7 +12,7 @@ from websockets.exceptions import InvalidStatus
 
 from commserver.core.execution import Broken, Cause, Failure
 from commserver.core.jobs import OwnerId, RunId
-from commserver.gateways.browser import server as module
+from commserver.gateways.browser import session as module
 from tests.integration.links.conftest import SECRET
 from tests.integration.links.site import ADA, GRACE, PATIENCE, Site, closing, packet, said
 
@@ -238,7 +238,10 @@ async def flood(site: Site, reader: ClientConnection) -> list[str]:
     return heard
 
 
-async def test_a_slow_reader_gets_all_of_it_without_harm_to_others_and_without_a_gap() -> None:
+async def test_a_slow_reader_gets_all_of_it_without_harm_to_others_and_without_a_gap(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "RECEIPT_DELAY", PATIENCE)  # or the quick tab's would end it all
     async with Site(owed_limit=5) as site, tab(site) as quick, sluggish(site) as slow:
         heard = await flood(site, quick)
 

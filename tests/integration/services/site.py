@@ -28,6 +28,7 @@ from commserver.services.exec_service import ExecService
 from commserver.services.file_store import FileStore
 from commserver.services.ledger import DatabaseLedger
 from commserver.services.run_service import RunService
+from commserver.services.verifiers.database import DatabaseVerifier
 from tests.fake_sandbox import FakeSandbox
 from tests.fakes import FakeClock, make_offer, settle
 from tests.unit.graders.toml import exercise
@@ -96,7 +97,7 @@ class Site:
         self.ledger = DatabaseLedger(self.database, self.daos, clock)
         self.dispatcher = Dispatcher(self.board, self.ledger, self.bus, clock)
         self.runs = RunService(self.dispatcher, self.files)
-        self.auth = AuthService(self.database, self.daos, clock)
+        self.auth = AuthService(DatabaseVerifier(self.database, self.daos, clock))
         self.admin = AdminService(self.database, self.daos, clock)
         self.exec = ExecService(
             self.database, self.daos, self.files, self.dispatcher, self.runs, queue, docker, clock

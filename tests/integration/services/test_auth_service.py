@@ -1,5 +1,6 @@
 """Who is behind a token, on a real database."""
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -12,6 +13,7 @@ from commserver.dao.sqlite import Sqlite
 from commserver.dao.tokens import TOUCH_PERIOD
 from commserver.errors import NotAuthenticated, StoreError
 from commserver.services.auth_service import Identity, fingerprint, owner_of
+from tests.conftest import ROOT
 from tests.fakes import FakeClock
 from tests.integration.services.site import Site
 
@@ -59,6 +61,24 @@ async def test_only_the_fingerprint_is_kept(site: Site, token: str) -> None:
 
     assert token not in str(rows)
     assert fingerprint(token) in str(rows)
+
+
+async def test_a_platform_may_write_tokens_itself_as_the_page_says(
+    site: Site, account: int, clock: FakeClock, engine_name: str
+) -> None:
+    page = (ROOT / "docs" / "database.md").read_text()
+    [statement] = re.findall(r"    (INSERT INTO tokens .*?;)\n\n", page, re.DOTALL)
+    statement = statement.replace("42, 'login'", f"{account}, 'login'")
+    if engine_name == "sqlite":
+        moments = "'2026-01-01 00:00:00.000000', '2026-01-02 00:00:00.000000'"
+        statement = re.sub(r"now\(\).*\)", f"{moments})", statement, flags=re.DOTALL)
+        statement = re.sub(r"encode\(.*?'hex'\)", f"'{fingerprint('the token')}'", statement)
+    clock.advance(PERIOD)
+
+    await site.sql(statement)
+
+    assert await site.auth.identify("the token") == Identity(account)
+    assert (await site.admin.tokens())[0].life == DAY
 
 
 async def test_a_token_that_is_not_used_expires(site: Site, clock: FakeClock, token: str) -> None:

@@ -15,6 +15,7 @@ from commserver.core.finals import Cursor, account
 from commserver.core.jobs import AttemptId, Origin, OwnerId, RunId
 from commserver.core.states import State
 from commserver.dao import whole_tables
+from commserver.dao.tables import audit
 from commserver.errors import NotAuthenticated, StoreError, StoreRefused
 from commserver.services.erase_service import Erased, EraseService
 from commserver.services.finals_service import FinalsService
@@ -59,9 +60,11 @@ def later(site: Site, clock: FakeClock) -> None:
 
 
 async def everything(site: Site) -> str:
-    """Return every row of ours as text."""
+    """Return every row of ours as text, but for who erased what."""
     told = []
     for table in whole_tables.OURS:
+        if table is audit:
+            continue
         told += await site.sql(f"SELECT * FROM {table.name}")  # noqa: S608  # ours
     return repr(told)
 
@@ -133,6 +136,21 @@ async def test_once_more_changes_nothing_and_an_unknown_account_is_nobody(
     assert await eraser.erase(2**62) == NOTHING
 
     assert await everything(site) == before
+
+
+async def test_the_audit_says_who_erased_what_and_how_much(site: Site, clock: FakeClock) -> None:
+    await judged(site, "work")
+    ada = await site.admin.account("ada")
+    await site.admin.new_token(ada)
+    later(site, clock)
+    eraser = EraseService(site.database, site.daos, site.files, clock, who="cli:root")
+
+    await eraser.erase(ada)
+
+    [entry, *_] = await site.database.read(lambda c: site.daos.audit.latest(c, 9))
+    assert (entry.who, entry.action, entry.target) == ("cli:root", "erase", f"account {ada}")
+    assert entry.detail == "1 runs, 1 tokens, 1 finals"
+    assert entry.at == clock.utc()
 
 
 async def test_nobody_else_loses_anything(

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,26 @@ def before(
         return await execute(connection, statement, *rest, **options)
 
     monkeypatch.setattr(AsyncConnection, "execute", later)
+
+
+# -- requests of the HTTP door --------------------------------------------------------------------
+
+
+async def test_a_key_stands_for_its_request_for_seven_days_whatever_else_is_kept(
+    site: Site, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention_service, "BATCH", 2)
+    dao = site.daos.requests
+    for key in ("a", "b", "c", "d", "e"):
+        await site.database.write(partial(dao.reserve, key=key, body="", at=clock.utc()))
+    days(clock, 7)
+    at_seven = await retention(site).clean()
+    await site.database.write(partial(dao.reserve, key="new", body="", at=clock.utc()))
+    days(clock, 0.01)
+    later = await retention(site).clean()
+
+    assert (at_seven.requests, later.requests) == (0, 5)
+    assert await site.sql("SELECT key FROM commserver_requests") == [("new",)]
 
 
 # -- runs -----------------------------------------------------------------------------------------

@@ -36,15 +36,18 @@ class Eyes:
     """A watcher that remembers: (run, place) pairs and (run, state) pairs, as they came."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, int | State]] = []
+        self.told: list[tuple[str, int | State | str]] = []
 
     def place(self, job: Job, place: int) -> None:
         self.told.append((job.id, place))
 
+    def progress(self, job: Job, stage: str, text: str) -> None:
+        self.told.append((job.id, f"{stage} {text}"))
+
     def ended(self, run: RunId, final: Final | None) -> None:
         self.told.append((run, final.state if final else State.SUPERSEDED))
 
-    def take(self) -> list[tuple[str, int | State]]:
+    def take(self) -> list[tuple[str, int | State | str]]:
         """Return what was told since the last call."""
         told, self.told = self.told, []
         return told
@@ -164,7 +167,7 @@ async def test_places_that_change_are_told_once_a_period_and_only_the_newest(hal
     await hall.pass_time(FIRST_PLACE)
     assert eyes.take() == [("a", 10)]
 
-    told: list[list[tuple[str, int | State]]] = []
+    told: list[list[tuple[str, int | State | str]]] = []
     for _ in range(2):
         for _ in range(4):
             await hall.lease()
@@ -448,7 +451,7 @@ async def watched(operations: list[str]) -> None:
             case "wait":
                 await hall.pass_time(PERIOD)
 
-    last: dict[str, int | State] = {}
+    last: dict[str, int | State | str] = {}
     for run, told in eyes.told:
         assert not isinstance(last.get(run), State), "something after the end"
         assert told == 0 or last.get(run) != told, "told twice"
@@ -461,3 +464,29 @@ async def watched(operations: list[str]) -> None:
     }
     watching.cancel()
     await asyncio.wait({watching})
+
+
+# -- progress -------------------------------------------------------------------------------------
+
+
+async def test_progress_is_told_to_the_watchers_of_its_owner_alone(hall: Hall) -> None:
+    ada, grace = hall.join(ADA), hall.join(GRACE)
+    await hall.submit("a", owner=ADA)
+    [lease] = await hall.lease()
+    ada.take(), grace.take()
+
+    hall.dispatcher.progressed(lease, "run", "3/7")
+
+    assert (ada.take(), grace.take()) == ([("a", "run 3/7")], [])
+
+
+async def test_no_progress_is_told_of_a_run_that_has_ended(hall: Hall) -> None:
+    eyes = hall.join()
+    await hall.submit("a", owner=ADA)
+    [lease] = await hall.lease()
+    await hall.dispatcher.cancel(RunId("a"))
+    eyes.take()
+
+    hall.dispatcher.progressed(lease, "run", "3/7")
+
+    assert eyes.take() == []

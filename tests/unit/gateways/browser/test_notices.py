@@ -1,6 +1,7 @@
 """What a browser is told, byte for byte as the protocol page has it."""
 
 import json
+from datetime import UTC, datetime, timedelta, timezone
 from typing import get_args
 
 import pytest
@@ -15,11 +16,14 @@ from commserver.errors import (
     NotAuthenticated,
     NotFound,
     PacketTooLarge,
+    RateLimited,
     StoreError,
+    Unanswered,
     UnexpectedPacket,
 )
 from commserver.gateways.browser import notices, packets
 from commserver.gateways.browser.packets import Target
+from commserver.services.announcement_service import Announcement
 from tests.fakes import make_final, make_job
 
 JOB = make_job("r", attempt=42)
@@ -93,6 +97,39 @@ def test_a_run_whose_verdict_was_erased_says_nothing() -> None:
 
 def test_a_superseded_run_says_nothing() -> None:
     assert notices.final(make_final(state=State.SUPERSEDED)) is None
+
+
+def test_a_final_whose_number_is_not_known_any_more_has_none() -> None:
+    packet = notices.final(make_final(0, "r", attempt=42, state=State.CANCELLED))
+
+    assert isinstance(packet, packets.ExerciceExecuted)
+    assert packet.seq == ""
+
+
+# -- what may be left out -------------------------------------------------------------------------
+
+
+def test_progress() -> None:
+    assert packets.encode(notices.progress(JOB, "run", "3/7")) == (
+        b'{"cmd":"PROGRESS","user_exercice_id":"42","run":"r","stage":"run","text":"3/7"}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("until", "spelling"),
+    [
+        (None, ""),
+        (datetime(2026, 1, 1, 12, 30, tzinfo=UTC), "2026-01-01T12:30:00Z"),
+        (
+            datetime(2026, 1, 1, 12, 30, 0, 5, tzinfo=timezone(timedelta(hours=2))),
+            "2026-01-01T10:30:00Z",
+        ),
+    ],
+)
+def test_an_announcement_has_its_end_in_utc(until: datetime | None, spelling: str) -> None:
+    assert notices.announcement(Announcement(7, "soon", until)) == packets.Announcement(
+        "7", "soon", spelling
+    )
 
 
 # -- the ERROR that ends a run --------------------------------------------------------------------
@@ -184,6 +221,16 @@ def test_the_message_of_a_final_may_hold_any_text() -> None:
             NotFound("container", "c0ffee"),
             b'{"cmd":"ERROR","error_code":"404","target":"CONTAINER","target_id":"c0ffee",'
             b'"run":"","seq":"","message":"no container c0ffee","fault":""}',
+        ),
+        (
+            RateLimited("later"),
+            b'{"cmd":"ERROR","error_code":"429","target":"OTHER","target_id":"",'
+            b'"run":"","seq":"","message":"later","fault":""}',
+        ),
+        (
+            Unanswered("no backend answered"),
+            b'{"cmd":"ERROR","error_code":"500","target":"OTHER","target_id":"",'
+            b'"run":"","seq":"","message":"internal error","fault":"system"}',
         ),
         (
             MalformedPacket("no JSON"),

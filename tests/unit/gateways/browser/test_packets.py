@@ -12,15 +12,23 @@ from commserver.gateways.browser.packets import (
     CONTAINER,
     EXERCICE,
     OTHER,
+    Ack,
+    Announcement,
+    AnnouncementsSwitch,
     Auth,
+    Cancel,
     Error,
     ExerciceExecuted,
     Ok,
     Packet,
     PlaceInQueue,
+    Progress,
+    ProgressSwitch,
+    Status,
 )
 from tests.unit.gateways.wire import frames
 
+COMMAND_NAMES = {"AUTH", "ACK", "STATUS", "CANCEL", "PROGRESS", "ANNOUNCEMENTS"}
 SENT: list[tuple[Packet, bytes]] = [
     (Ok(), b'{"cmd":"OK"}'),
     (
@@ -57,7 +65,29 @@ SENT: list[tuple[Packet, bytes]] = [
         b'{"cmd":"ERROR","error_code":"401","target":"OTHER","target_id":"",'
         b'"run":"","seq":"","message":"","fault":""}',
     ),
+    (
+        Progress("42", "r", "run", "3/7"),
+        b'{"cmd":"PROGRESS","user_exercice_id":"42","run":"r","stage":"run","text":"3/7"}',
+    ),
+    (
+        Announcement("7", "ten minutes more", "2026-01-01T12:00:00Z"),
+        b'{"cmd":"ANNOUNCEMENT","id":"7","text":"ten minutes more","until":"2026-01-01T12:00:00Z"}',
+    ),
 ]
+COMMANDS: list[tuple[bytes, Packet]] = [
+    (b'{"cmd":"ACK","seq":"17"}', Ack("17")),
+    (b'{"cmd":"STATUS","id":"42"}', Status("42")),
+    (b'{"cmd":"CANCEL","id":"42"}', Cancel("42")),
+    (b'{"cmd":"PROGRESS","on":"1"}', ProgressSwitch("1")),
+    (b'{"cmd":"PROGRESS","on":"0"}', ProgressSwitch("0")),
+    (b'{"cmd":"ANNOUNCEMENTS","on":"1"}', AnnouncementsSwitch("1")),
+    (b'{"cmd":"STATUS","id":"41","id":"42"}', Status("42")),  # of two the last counts
+]
+
+
+@pytest.mark.parametrize(("frame", "command"), COMMANDS)
+def test_each_command_of_the_page_is_understood(frame: bytes, command: Packet) -> None:
+    assert packets.decode(frame) == command
 
 
 @pytest.mark.parametrize(("packet", "frame"), SENT)
@@ -109,6 +139,14 @@ def test_an_auth_is_understood(frame: bytes) -> None:
         b'{"cmd":"AUTH","TOKEN":"\\ud800"}',
         b'{"cmd":"AUTH","TOKEN":"TOKEN_UTILISATEUR"',
         b'{"cmd":"AUTH","TOKEN":"TOKEN_UTILISATEUR"}{}',
+        b'{"cmd":"STATUS"}',
+        b'{"cmd":"STATUS","id":42}',
+        b'{"cmd":"CANCEL","id":["42"]}',
+        b'{"cmd":"PROGRESS","on":1}',
+        b'{"cmd":"PROGRESS","on":true}',
+        b'{"cmd":"PROGRESS","on":"2"}',
+        b'{"cmd":"ANNOUNCEMENTS","on":""}',
+        b'{"cmd":"PLACE_IN_QUEUE","user_exercice_id":"1","place":"1"}',
         b'{"cmd":"AUTH","TOKEN":"x","deep":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     ],
 )
@@ -118,7 +156,7 @@ def test_everything_else_is_a_malformed_packet(frame: bytes) -> None:
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(frames({"AUTH", "OK", "STATUS"}, {"TOKEN"}))
+@given(frames({"OK", *COMMAND_NAMES}, {"TOKEN", "id", "seq", "on"}))
 def test_no_bytes_make_it_raise_anything_but_malformed_packet(frame: bytes) -> None:
     try:
         packet = packets.decode(frame)
@@ -126,7 +164,7 @@ def test_no_bytes_make_it_raise_anything_but_malformed_packet(frame: bytes) -> N
         return
 
     assert isinstance(packet, packets.Received)
-    assert json.loads(frame)["cmd"] == "AUTH"
+    assert json.loads(frame)["cmd"] in COMMAND_NAMES
 
 
 @settings(deadline=None)

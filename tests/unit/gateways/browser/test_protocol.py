@@ -59,3 +59,12 @@ def test_failures_before_a_right_token_bar_nobody_after_it(protocol: BrowserProt
     protocol.failed()
 
     assert protocol.phase is Phase.KNOWN
+
+
+def test_who_is_barred_stays_so_for_the_first_reason(protocol: BrowserProtocol[str]) -> None:
+    protocol.bind("ada")
+
+    protocol.bar("gone")
+    protocol.bar("too many")
+
+    assert (protocol.phase, protocol.reason) == (Phase.BARRED, "gone")

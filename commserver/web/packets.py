@@ -1,0 +1,90 @@
+"""What the pages get in answer to what they ask for, as JSON. What is not known is ""."""
+
+from datetime import UTC, datetime
+
+import msgspec
+from msgspec.structs import replace
+
+from commserver.core.execution import Cause, Failure, Judged, Status
+from commserver.core.states import State
+from commserver.services.record_service import AttemptRecord
+
+
+class PageConfig(msgspec.Struct, frozen=True):
+    """Where the WebSocket is: at `websocket`, else at the page's own host, this port.
+
+    tls: "1" when that port wants TLS.
+    """
+
+    websocket: str
+    port: str
+    tls: str
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """An attempt as its newest run is now.
+
+    place: from 1 while it waits, else "0". fault: who has to act where it could not be graded, and
+    `message` why. created_at, ended_at: ISO 8601 in UTC.
+    """
+
+    id: str
+    run: str
+    title: str
+    state: State
+    place: str
+    status: str = ""
+    grade: str = ""
+    grade_max: str = ""
+    message: str = ""
+    fault: str = ""
+    created_at: str
+    ended_at: str
+
+
+class AttemptWithLog(msgspec.Struct, frozen=True):
+    """One attempt, and what its student may read; "" when there is nothing, or nothing any more."""
+
+    attempt: Attempt
+    log: str
+
+
+class Attempts(msgspec.Struct, frozen=True):
+    """The newest attempts of whoever asked, newest first."""
+
+    attempts: list[Attempt]
+
+
+# Of these the details are for those who run the server, not for students.
+_SHOWN = {
+    Cause.CONTAINER: "the container that ran it failed",
+    Cause.INTERNAL: "internal error",
+}
+
+
+def attempt(record: AttemptRecord) -> Attempt:
+    """Return an attempt as its student sees it."""
+    run = record.run
+    shown = Attempt(
+        id=str(record.attempt),
+        run=run.stored.job.id,
+        title=record.title,
+        state=run.state,
+        place=str(run.place),
+        created_at=_moment(run.stored.created_at),
+        ended_at=_moment(run.stored.ended_at),
+    )
+    match run.state, run.stored.ending:
+        case State.CANCELLED, _:
+            return replace(shown, status=Status.CANCELLED)
+        case State.DONE, Judged(status=status, grade=grade, grade_max=grade_max):
+            return replace(shown, status=status, grade=str(grade), grade_max=str(grade_max))
+        case State.FAILED, Failure() as failure:
+            message = _SHOWN.get(failure.cause, failure.message)
+            return replace(shown, message=message, fault=failure.fault)
+        case _:
+            return shown
+
+
+def _moment(at: datetime | None) -> str:
+    return at.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z" if at else ""

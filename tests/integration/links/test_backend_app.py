@@ -1,0 +1,73 @@
+"""Several backends of one server: each has its own link, name and series of finals."""
+
+import asyncio
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from commserver import app
+from commserver.config import Backend, Browser, Config, Database, Docker, Http, Queue
+from commserver.gateways.backend import client as module
+from tests.fake_sandbox import FakeSandbox
+from tests.fakes import FakeClock
+from tests.integration.links.peers import PATIENCE, Link, ScriptedBackend
+from tests.integration.services.site import Site
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DRAIN", 0.05)
+    for name in os.environ:
+        if name.startswith("COMMSERVER_"):
+            monkeypatch.delenv(name)
+
+
+async def shaken(peer: ScriptedBackend, token: bytes) -> Link:
+    link = await peer.link()
+    assert await link.line() == b'{"cmd":"HANDSHAKE","TOKEN":"%s"}\n' % token
+    await link.say(b'{"cmd":"OK"}\n')
+    return link
+
+
+async def test_each_backend_is_told_of_what_it_has_asked_for(
+    sqlite_template: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "commserver.db"
+    shutil.copy(sqlite_template, path)
+    url = f"sqlite:///{path}"
+    async with Site(tmp_path, FakeClock(), url=url).open() as site:
+        exercise = await site.exercise()
+        attempts = [await site.attempt(exercise) for _ in range(2)]
+
+    async with ScriptedBackend() as first, ScriptedBackend() as second:
+        backends = {
+            "school": {"port": first.port},
+            "college": {"port": second.port, "token": "theirs"},
+        }
+        config = Config(
+            state_dir=tmp_path,
+            database=Database(url=url),
+            backend=Backend.model_validate({"token": "shared", "links": backends}),
+            browser=Browser(port=0),
+            http=Http(port=0),
+            docker=Docker(slots=1),
+            queue=Queue(grace=0.0, sweep="off"),
+        )
+        async with app.built(config, sandboxes=lambda *_: [FakeSandbox()]) as built:
+            stop = asyncio.Event()
+            served = asyncio.create_task(built.run(stop))
+            links = [await shaken(first, b"shared"), await shaken(second, b"theirs")]
+            for link, attempt in zip(links, attempts, strict=True):
+                await link.say(b'{"cmd":"EXERCISE","id":%d,"ack":true}\n' % attempt)
+            told = [[await link.packet() for _ in range(2)] for link in links]
+            stop.set()
+            async with asyncio.timeout(PATIENCE):
+                await served
+
+    assert [door.name for door in built.asking] == ["school", "college"]
+    for packets, attempt in zip(told, attempts, strict=True):
+        assert [packet["cmd"] for packet in packets] == ["ACCEPTED", "EXECUTED"]
+        assert [packet["id"] for packet in packets] == [str(attempt)] * 2
+        assert packets[1]["seq"] == "1"

@@ -1,0 +1,389 @@
+"""What is told of an attempt later: everything that is known, and what is not known any more."""
+
+from datetime import timedelta
+
+import msgspec
+import pytest
+
+from commserver.core.execution import (
+    MIB,
+    Broken,
+    CaseVerdict,
+    Cause,
+    Completed,
+    ExecutionReport,
+    Failure,
+    Flag,
+    ProcessReport,
+    Status,
+    Verdict,
+)
+from commserver.core.finals import account, backend
+from commserver.core.jobs import SWEEP, AttemptId, Origin, OwnerId, Recipient, RunId
+from commserver.core.states import State
+from commserver.errors import NotFound, StoreError
+from commserver.services.erase_service import EraseService
+from commserver.services.explain_service import RUNS, ExplainService, RunStory, Step
+from tests.fakes import FakeClock, completed
+from tests.integration.services.site import Site
+
+ORIGIN = Origin("backend", "main", "42")
+MAIN = backend("main")
+
+
+@pytest.fixture
+def explain(site: Site) -> ExplainService:
+    return ExplainService(site.database, site.daos, site.files)
+
+
+async def handed_in(site: Site, source: str = "print(42)", *, student: str = "ada") -> AttemptId:
+    return await site.attempt(await site.exercise(), {"main.py": source}, student=student)
+
+
+async def submitted(
+    site: Site, attempt: AttemptId, tell: tuple[Recipient, ...] = (), origin: Origin = ORIGIN
+) -> RunId:
+    return (await site.exec.submit(attempt, origin, tell)).run
+
+
+async def only(explain: ExplainService, attempt: AttemptId) -> RunStory:
+    """Return the story of the attempt's only run."""
+    [run] = (await explain.explain(attempt)).runs
+    return run
+
+
+def step(run: RunStory, name: str) -> Step:
+    """Return the only step of this name."""
+    [found] = [step for step in run.steps if step.name == name]
+    return found
+
+
+def says(run: RunStory, name: str) -> list[str]:
+    return [step.says for step in run.steps if step.name == name]
+
+
+def judged() -> Completed:
+    cases = (
+        CaseVerdict("small", Status.ACCEPTED, 5, 5, 0.02, 0.03, 9 * MIB),
+        CaseVerdict("large", Status.CPU_TIME, 0, 5, 1.0, 1.1, MIB),
+    )
+    processes = (
+        ProcessReport("small", 0, 0.02, 0.03, 9 * MIB),
+        ProcessReport("large", -9, 1.0, 1.1, MIB, Flag.CPU | Flag.OUTPUT),
+    )
+    report = ExecutionReport(None, processes, "sha256:abc", "box-7", "fresh", "1")
+    return Completed(Verdict(Status.CPU_TIME, 10, 20, "a log of the student's", cases), report)
+
+
+async def test_a_whole_life_is_told_step_by_step_with_its_times(
+    site: Site, explain: ExplainService, clock: FakeClock
+) -> None:
+    other = await handed_in(site, "other", student="grace")
+    await submitted(site, other)
+    attempt = await handed_in(site)
+    run = await submitted(site, attempt, (MAIN,))
+    began = clock.utc()
+    student = account(OwnerId(str(await site.admin.account("ada"))))
+    clock.advance(3.0)
+    await site.lease()
+    lease = await site.lease()
+    clock.advance(0.4)
+    await site.runs.started(lease.id)
+    clock.advance(0.6)
+    await site.runs.finished(lease, judged())
+    ended = clock.utc()
+    soon, later = (ended + timedelta(seconds=after) for after in (0.25, 0.5))
+    pushed = [(student, 1, soon), (MAIN, 1, later)]
+    seen = ended + timedelta(seconds=20.25)
+    await site.database.write(lambda c: site.daos.notices.pushed(c, pushed))
+    await site.database.write(lambda c: site.daos.notices.delivered(c, [(student, 1)], seen))
+
+    story = await explain.explain(attempt)
+
+    ada = await site.admin.account("ada")
+    assert (story.attempt, story.account, story.username) == (attempt, ada, "ada")
+    assert (story.exercise, story.about) == (1, [])
+    [told] = story.runs
+    assert (told.run, told.state, told.purpose, told.erased) == (run, State.DONE, "submit", False)
+    assert step(told, "received") == Step("received", "asked for by backend main, as 42", began)
+    assert step(told, "content").says == (
+        "python, main.py (9 bytes), as it was handed in; "
+        f"sha256 {(await site.row(run)).job.content}"
+    )
+    assert step(told, "queued").says == (
+        "class interactive, tag 0, entry 2; one run of its lane stood before it then, as far as "
+        "rows tell"
+    )
+    leased = step(told, "leased")
+    assert leased.says == f"by {lease.offer.runner} on engine {lease.offer.engine}"
+    assert leased.after == pytest.approx(3.0)
+    assert step(told, "container").says == "box-7, image sha256:abc, isolation fresh, runner 1"
+    assert step(told, "verdict").says == "cpu_time, 10 of 20"
+    assert says(told, "case") == [
+        "small: accepted, 5 of 5 points; exit code 0, cpu 0.020 s, real 0.030 s, "
+        "memory 9.0 MiB, limits met: none",
+        "large: cpu_time, 0 of 5 points; exit code -9, cpu 1.000 s, real 1.100 s, "
+        "memory 1.0 MiB, limits met: cpu, output",
+    ]
+    stored = step(told, "stored")
+    assert (stored.says, stored.at) == ("stored as done", ended)
+    assert [(s.name, s.says, s.after) for s in told.steps[-4:]] == [
+        ("pushed", "the student: final 1 was pushed", pytest.approx(0.25)),
+        ("acknowledged", "the student: final 1 was acknowledged", pytest.approx(20.0)),
+        ("pushed", "backend main: final 1 was pushed", pytest.approx(0.5)),
+        ("acknowledged", "backend main: final 1 was not acknowledged yet: it is still owed", None),
+    ]
+    assert b"a log of the student's" not in msgspec.json.encode(story)
+
+
+async def test_a_try_that_began_is_told_with_its_moment(
+    site: Site, explain: ExplainService, clock: FakeClock
+) -> None:
+    attempt = await handed_in(site)
+    await submitted(site, attempt)
+    lease = await site.lease()
+    clock.advance(0.5)
+    await site.runs.started(lease.id)
+    clock.advance(0.5)
+    await site.runs.finished(lease, completed())
+
+    told = await only(explain, attempt)
+
+    moments = [s.at for s in told.steps if s.at]
+    assert moments == sorted(moments)
+
+
+async def test_what_waits_is_told_with_who_stood_before_it(
+    site: Site, explain: ExplainService, clock: FakeClock
+) -> None:
+    for student in ("grace", "alan", "edsger"):
+        await submitted(site, await handed_in(site, student=student))
+    done = await site.lease()
+    await site.runs.finished(done, completed())
+    called_off = await handed_in(site, student="barbara")
+    await submitted(site, called_off)
+    await site.exec.cancel(called_off)
+    other = await submitted(site, await handed_in(site, student="dennis"))
+    lane = """UPDATE executions SET requires = '[["image","=",["c"]]]' WHERE id = :run"""
+    await site.sql(lane, run=other)
+    clock.advance(1.0)
+    attempt = await handed_in(site)
+    await submitted(site, attempt)
+
+    told = await only(explain, attempt)
+
+    assert "2 runs of its lane stood before it" in step(told, "queued").says
+    assert step(told, "leased").says.startswith("not yet, or a slot has it at this moment")
+    assert step(told, "verdict").says == "none yet: the row says queued"
+    assert not says(told, "stored")
+
+
+async def test_tries_that_broke_are_told_with_why_the_last_did(
+    site: Site, explain: ExplainService, clock: FakeClock
+) -> None:
+    attempt = await handed_in(site)
+    await submitted(site, attempt)
+    for number in range(3):
+        lease = await site.lease()
+        failure = Failure(Cause.CONTAINER, f"it vanished {number}", f"box-{number}")
+        await site.runs.finished(lease, Broken(failure))
+        clock.advance(600.0)
+
+    told = await only(explain, attempt)
+
+    assert told.state is State.FAILED
+    assert "3 of at most 3 tries broke; the last: it vanished 2" in says(told, "started")
+    assert step(told, "container").says == "box-2"
+    assert step(told, "verdict").says == (
+        "it could not be graded: it vanished 2 (container, the system's fault)"
+    )
+
+
+async def test_a_run_that_was_refused_says_why_and_was_never_queued(
+    site: Site, explain: ExplainService
+) -> None:
+    attempt = await site.attempt(await site.exercise(None))
+    await submitted(site, attempt)
+
+    told = await only(explain, attempt)
+
+    assert step(told, "verdict").says == (
+        "refused at once, never queued: the exercise has no grader (not_found, the teacher's fault)"
+    )
+    assert not says(told, "queued")
+    assert not says(told, "leased")
+    assert says(told, "pushed") == [
+        "the student: final 1 was not pushed yet: nobody of theirs has been connected"
+    ]
+
+
+async def test_a_run_that_was_cancelled_says_so(site: Site, explain: ExplainService) -> None:
+    attempt = await handed_in(site)
+    await submitted(site, attempt)
+    await site.exec.cancel(attempt)
+
+    told = await only(explain, attempt)
+
+    assert step(told, "verdict").says == "none: it was cancelled before one"
+    assert step(told, "stored").says == "stored as cancelled"
+    assert says(told, "pushed")
+
+
+async def test_a_run_that_gave_way_is_told_after_the_newer_one(
+    site: Site, explain: ExplainService
+) -> None:
+    attempt = await handed_in(site, "first")
+    old = await submitted(site, attempt, (MAIN,))
+    lease = await site.lease()
+    await site.edit(attempt, "second")
+    new = await submitted(site, attempt)
+    await site.runs.release(lease.id)
+
+    newer, older = (await explain.explain(attempt)).runs
+
+    assert (newer.run, older.run) == (new, old)
+    assert step(older, "verdict").says == ("none: something newer was handed in and took its place")
+    assert says(older, "tell") == [
+        "the student: nothing is said of a run that gave way to a newer one"
+    ]
+    assert says(older, "pushed") == [
+        "backend main: final 1 was not pushed yet: nobody of theirs has been connected"
+    ]
+
+
+async def test_what_the_sweep_found_says_so(site: Site, explain: ExplainService) -> None:
+    attempt = await handed_in(site)
+    await submitted(site, attempt, origin=Origin(SWEEP, "", str(attempt)))
+
+    assert step(await only(explain, attempt), "received").says == (
+        "found by the sweep: nobody had asked for it"
+    )
+
+
+async def test_an_erased_run_says_that_it_was_erased(
+    site: Site, explain: ExplainService, clock: FakeClock
+) -> None:
+    attempt = await handed_in(site)
+    await submitted(site, attempt)
+    await site.runs.finished(await site.lease(), judged())
+    eraser = EraseService(site.database, site.daos, site.files, clock)
+    await eraser.erase(await site.admin.account("ada"))
+
+    told = await only(explain, attempt)
+
+    assert told.erased
+    assert [s.name for s in told.steps] == ["received", "content", "stored"]
+    assert step(told, "content").says.startswith("erased on demand")
+    assert step(told, "stored").says == "ended: done"
+
+
+async def test_what_is_not_kept_any_more_is_said(
+    site: Site, explain: ExplainService, clock: FakeClock
+) -> None:
+    attempt = await handed_in(site)
+    run = await submitted(site, attempt, (MAIN,))
+    await site.runs.finished(await site.lease(), judged())
+    await site.files.remove((await site.row(run)).job.content)
+    await site.sql("DELETE FROM notices")
+    await site.sql("UPDATE executions SET verdict = NULL")
+
+    told = await only(explain, attempt)
+
+    assert "its files are not kept any more" in step(told, "content").says
+    assert step(told, "container").says == (
+        "the record of the verdict is not kept any more: no container, image or case"
+    )
+    assert says(told, "tell") == [
+        "the student: no final is kept any more, if there ever was one",
+        "backend main: no final is kept any more, if there ever was one",
+    ]
+
+
+async def test_a_record_of_another_version_does_not_hide_the_rest(
+    site: Site, explain: ExplainService
+) -> None:
+    attempt = await handed_in(site)
+    await submitted(site, attempt)
+    await site.runs.finished(await site.lease(), judged())
+    await site.sql("""UPDATE executions SET verdict = '{"new": 1}'""")
+
+    told = await only(explain, attempt)
+
+    assert "cannot be read by this version" in step(told, "container").says
+    assert step(told, "verdict").says == "cpu_time, 10 of 20"
+
+
+async def test_files_that_the_disk_has_damaged_are_said_to_be(
+    site: Site, explain: ExplainService
+) -> None:
+    attempt = await handed_in(site)
+    run = await submitted(site, attempt)
+    name = (await site.row(run)).job.content
+    (site.state / "files" / name[:2] / name[2:4] / name).write_bytes(b"rot")
+
+    assert "its files cannot be read" in step(await only(explain, attempt), "content").says
+
+
+async def test_an_attempt_without_a_run_says_what_is_known(
+    site: Site, explain: ExplainService, clock: FakeClock
+) -> None:
+    old = await handed_in(site)
+    assert (await explain.explain(old)).about == [
+        "no server has ever been started on this database"
+    ]
+    await site.database.write(lambda c: site.daos.baseline.ensure(c, at=clock.utc()))
+    new = await handed_in(site)
+
+    [about] = (await explain.explain(old)).about
+    assert "it belongs to the baseline" in about
+    [about] = (await explain.explain(new)).about
+    assert "nobody has asked for it" in about
+
+
+async def test_an_attempt_that_the_platform_has_removed_is_still_told(
+    site: Site, explain: ExplainService
+) -> None:
+    attempt = await handed_in(site)
+    await submitted(site, attempt)
+    await site.sql("DELETE FROM codes")
+    await site.sql("DELETE FROM user_exercises")
+
+    story = await explain.explain(attempt)
+
+    assert story.about == ["the platform has no such attempt any more"]
+    assert story.account is None
+    assert len(story.runs) == 1
+
+
+@pytest.mark.parametrize("number", [999, 0, 2**63 - 1])
+async def test_an_unknown_attempt_is_told_as_such(
+    site: Site, explain: ExplainService, number: int
+) -> None:
+    with pytest.raises(NotFound, match=f"there is no attempt {number}"):
+        await explain.explain(AttemptId(number))
+
+
+async def test_of_very_many_runs_the_newest_are_told(
+    site: Site, explain: ExplainService, clock: FakeClock
+) -> None:
+    attempt = await handed_in(site)
+    for number in range(RUNS + 2):
+        await site.edit(attempt, f"print({number})")
+        run = await submitted(site, attempt)
+        await site.runs.finished(await site.lease(), completed())
+        clock.advance(1.0)
+
+    story = await explain.explain(attempt)
+
+    assert len(story.runs) == RUNS
+    assert story.runs[0].run == run
+    assert story.about == [f"it has more runs: the newest {RUNS} are shown"]
+
+
+async def test_a_database_that_is_away_is_no_unknown_attempt(
+    site: Site, explain: ExplainService
+) -> None:
+    await site.database.close()
+
+    with pytest.raises(StoreError):
+        await explain.explain(AttemptId(1))
