@@ -216,7 +216,9 @@ class Http(Section):
     timeout: Seconds = Field(default=10.0, gt=0)  # for a request to arrive
     connections: int = Field(default=1_000, ge=1)
     # Where the page finds the WebSocket; "" = its own host, at the port of the section `browser`.
-    websocket_url: str = Field(default="", pattern=r"""^(wss?://[^\s;,'"<>\\/]+(/[^\s;,'"<>\\]*)?)?$""")
+    websocket_url: str = Field(
+        default="", pattern=r"""^(wss?://[^\s;,'"<>\\/]+(/[^\s;,'"<>\\]*)?)?$"""
+    )
     # What is told of each end of a run, by POST; "" = nobody. Without a name and a password in it.
     webhook_url: str = Field(default="", pattern=r"^(https?://[^\s/@?#]+([/?]\S*)?)?$")
     webhook_secret: SecretStr = SecretStr("")  # signs what it is told

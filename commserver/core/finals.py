@@ -48,6 +48,7 @@ class Cursor:
 
     def __init__(self) -> None:
         self.after = 0  # the number up to which nothing more has to be given
+        self.since: int | None = None  # the highest number at its first read
         self._heard = 0  # the highest number that is known to be there
         self._read = False
 
@@ -66,6 +67,8 @@ class Cursor:
 
     def caught_up(self, finals: Sequence[Final], last: int, *, more: bool) -> None:
         """Note what was read: these, of a series that ends at `last`; `more` are left to read."""
+        if not self._read:
+            self.since = last
         self._read = True
         if more:
             self.after = finals[-1].seq

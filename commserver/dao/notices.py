@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import bindparam, func, select, text, update
+from sqlalchemy import ColumnElement, bindparam, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commserver.core.finals import Final, Notice
@@ -62,9 +62,21 @@ class NoticeDAO(DAO):
         return await self._value(connection, query) or 0
 
     async def owed(
-        self, connection: AsyncConnection, recipient: Recipient, *, after: int = 0, limit: int
+        self,
+        connection: AsyncConnection,
+        recipient: Recipient,
+        *,
+        after: int = 0,
+        since: int | None = None,
+        limit: int,
     ) -> list[Final]:
-        """Return the first `limit` finals above `after` that are not delivered, in order."""
+        """Return the first `limit` finals above `after` that are not delivered, in order.
+
+        Those above `since` whether they are delivered or not: to another receiver, then.
+        """
+        wanted: ColumnElement[bool] = _n.delivered_at.is_(None)
+        if since is not None:
+            wanted = wanted | (_n.seq > since)
         query = (
             select(
                 *(_e.id, _e.user_exercise_id, _e.state, _n.seq),
@@ -72,7 +84,7 @@ class NoticeDAO(DAO):
                 *(_e.failure_cause, _e.message, _e.container),
             )
             .join_from(notices, executions, _e.id == _n.execution_id)
-            .where(_n.recipient == recipient, _n.seq > after, _n.delivered_at.is_(None))
+            .where(_n.recipient == recipient, _n.seq > after, wanted)
             .order_by(_n.seq)
             .limit(limit)
         )

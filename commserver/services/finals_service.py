@@ -56,8 +56,11 @@ class FinalsService:
         self._came = asyncio.Event()
         bus.subscribe(self._heard, RunEnded, RunAsked)
 
-    async def owed(self, recipient: Recipient, after: int) -> Owed:
+    async def owed(self, recipient: Recipient, after: int, since: int | None = None) -> Owed:
         """Return the first of what is owed above `after`.
+
+        since: the end of the series when the receiver began; of what came later it gets all, also
+        what another receiver of the same recipient has had.
 
         Raises:
             StoreError: the database did not answer.
@@ -68,7 +71,9 @@ class FinalsService:
             last = await notices.last(connection, recipient)
             if last <= after:
                 return Owed([], last, more=False)
-            finals = await notices.owed(connection, recipient, after=after, limit=AT_ONCE + 1)
+            finals = await notices.owed(
+                connection, recipient, after=after, since=since, limit=AT_ONCE + 1
+            )
             return Owed(finals[:AT_ONCE], last, more=len(finals) > AT_ONCE)
 
         try:

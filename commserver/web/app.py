@@ -12,16 +12,15 @@ from starlette.routing import BaseRoute, Route
 
 from commserver.config import Browser, Http
 from commserver.core.clock import Clock
-from commserver.core.jobs import AttemptId
 from commserver.errors import NotAllowed, NotAuthenticated, NotFound, RateLimited
 from commserver.gateways.limits import Failures
 from commserver.gateways.proxies import Proxies
+from commserver.gateways.words import attempt_id
 from commserver.services.auth_service import Identity
 from commserver.services.record_service import RecordService
 from commserver.web import assets, packets, policy
 
 PAGE = "pages/student/index.html"
-ID_DIGITS = 19  # of the largest id that a row can have
 MISSES, WINDOW = 30, 60.0  # attempts asked for in vain by one account, within so many seconds
 
 
@@ -129,7 +128,7 @@ class Pages:
             if self._misses.over(identity.account, self._clock.now()):
                 raise RateLimited("too many attempts that are not there or not yours")
             try:
-                attempt = _attempt_id(request.path_params["id"])
+                attempt = attempt_id(request.path_params["id"])
                 found, text = await self._records.with_log(attempt, identity.owner)
             except (NotFound, NotAllowed):
                 self._misses.count(identity.account, self._clock.now())
@@ -173,9 +172,3 @@ def _token(request: Request) -> str:
     if scheme.lower() != "bearer" or not token.strip():
         raise NotAuthenticated("a token is needed: Authorization: Bearer …")
     return token.strip()
-
-
-def _attempt_id(text: str) -> AttemptId:
-    if not (text.isascii() and text.isdecimal() and len(text) <= ID_DIGITS):
-        raise NotFound("attempt", text[:ID_DIGITS])
-    return AttemptId(int(text))

@@ -1,12 +1,11 @@
 """What the pages get in answer to what they ask for, as JSON. What is not known is ""."""
 
-from datetime import UTC, datetime
-
 import msgspec
 from msgspec.structs import replace
 
-from commserver.core.execution import Cause, Failure, Judged, Status
+from commserver.core.execution import Failure, Judged, Status
 from commserver.core.states import State
+from commserver.gateways.words import moment, shown
 from commserver.services.record_service import AttemptRecord
 
 
@@ -55,36 +54,25 @@ class Attempts(msgspec.Struct, frozen=True):
     attempts: list[Attempt]
 
 
-# Of these the details are for those who run the server, not for students.
-_SHOWN = {
-    Cause.CONTAINER: "the container that ran it failed",
-    Cause.INTERNAL: "internal error",
-}
-
-
 def attempt(record: AttemptRecord) -> Attempt:
     """Return an attempt as its student sees it."""
     run = record.run
-    shown = Attempt(
+    told = Attempt(
         id=str(record.attempt),
         run=run.stored.job.id,
         title=record.title,
         state=run.state,
         place=str(run.place),
-        created_at=_moment(run.stored.created_at),
-        ended_at=_moment(run.stored.ended_at),
+        created_at=moment(run.stored.created_at),
+        ended_at=moment(run.stored.ended_at),
     )
     match run.state, run.stored.ending:
         case State.CANCELLED, _:
-            return replace(shown, status=Status.CANCELLED)
+            return replace(told, status=Status.CANCELLED)
         case State.DONE, Judged(status=status, grade=grade, grade_max=grade_max):
-            return replace(shown, status=status, grade=str(grade), grade_max=str(grade_max))
+            return replace(told, status=status, grade=str(grade), grade_max=str(grade_max))
         case State.FAILED, Failure() as failure:
-            message = _SHOWN.get(failure.cause, failure.message)
-            return replace(shown, message=message, fault=failure.fault)
+            message = shown(failure)
+            return replace(told, message=message, fault=failure.fault)
         case _:
-            return shown
-
-
-def _moment(at: datetime | None) -> str:
-    return at.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z" if at else ""
+            return told

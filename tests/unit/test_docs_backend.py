@@ -6,8 +6,8 @@ from typer.testing import CliRunner
 
 from commserver.cli import cli
 from commserver.config import Backend
-from commserver.core.execution import Failure, Status
-from commserver.gateways.backend import notices
+from commserver.core.execution import Cause, Failure, Status
+from commserver.gateways import words
 from commserver.reference.conformance import RULES
 from tests.conftest import ROOT
 
@@ -48,8 +48,8 @@ def test_every_rule_of_the_check_is_named() -> None:
 def test_every_status_and_every_error_is_named() -> None:
     rows = re.findall(r"^\| (\d{3}) \| (\w+) \| (\w*)", page(), re.MULTILINE)
     finals = {
-        (code, target, Failure(cause, "").fault.value)
-        for cause, (code, target) in notices._ENDINGS.items()
+        (said.code, said.target, said.fault.value)
+        for said in (words.ending(Failure(cause, ""), None) for cause in Cause)
     }
 
     assert [status for status in Status if status.value not in page()] == []

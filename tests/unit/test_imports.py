@@ -23,6 +23,7 @@ SHARED_GATEWAY = {
         "proxies",
         "limits",
         "tls",
+        "words",
     )
 }
 RULES: dict[str, set[str]] = {  # the longest name that fits counts
@@ -41,6 +42,7 @@ RULES: dict[str, set[str]] = {  # the longest name that fits counts
     "gateways.interpreter": {"errors"},
     "gateways.reconnect": set(),
     "gateways.tls": {"errors"},
+    "gateways.words": {"core", "errors"},
     "gateways.gateway": set(),
     "gateways.proxies": {"errors"},
     "gateways.limits": set(),
@@ -55,7 +57,7 @@ RULES: dict[str, set[str]] = {  # the longest name that fits counts
     "demo": {"*"},
 }
 SANS_IO = ("packets", "protocol")  # of each gateway: codec, framing, errors; no loop, no services
-SANS_IO_MAY = {"gateways.framing", "gateways.wire", "errors"}
+SANS_IO_MAY = {"gateways.framing", "gateways.wire", "gateways.words", "errors"}
 ENTRY = {"cli", "commands", "trial", "demo"}  # those who may import app
 
 

@@ -6,8 +6,7 @@ import structlog
 
 from commserver.core.dispatcher import Submitted
 from commserver.core.jobs import AttemptId, Origin, Recipient
-from commserver.errors import NotFound, StoreError, StoreRefused
-from commserver.gateways.backend import packets
+from commserver.errors import StoreError, StoreRefused
 from commserver.gateways.backend.link import Turn
 from commserver.gateways.backend.packets import (
     Accepted,
@@ -21,6 +20,7 @@ from commserver.gateways.backend.packets import (
 )
 from commserver.gateways.interpreter import ActionTable
 from commserver.gateways.reconnect import BackOff
+from commserver.gateways.words import attempt_id
 
 log = structlog.get_logger(__name__)
 
@@ -101,18 +101,6 @@ async def on_error(packet: Error, turn: Turn) -> None:
     message = protocol.masked(str(packet.message))[:MESSAGE_SHOWN]
     protocol.refused(message)
     log.error("handshake_refused", message=message)
-
-
-def attempt_id(id: str | int) -> AttemptId:
-    """Return the number in an EXERCISE's `id`.
-
-    Raises:
-        NotFound: no attempt can have this id.
-    """
-    number = packets.number(str(id))
-    if number is None:
-        raise NotFound("attempt", str(id).strip()[:ID_SHOWN])
-    return AttemptId(number)
 
 
 ACTIONS: ActionTable[Turn, Sent] = {

@@ -8,33 +8,15 @@ from commserver.core.states import State
 from commserver.errors import MalformedPacket, NotFound, UnexpectedPacket
 from commserver.gateways.backend.link import Turn
 from commserver.gateways.backend.packets import (
-    CONTAINER,
-    EXERCICE,
-    OTHER,
     Executed,
     RunError,
     Sent,
-    Target,
 )
+from commserver.gateways.words import EXERCICE, OTHER, Target, ending, word
 
 log = structlog.get_logger(__name__)
 
 MESSAGE = 300  # characters: KryoNet takes no frame above 2,048 bytes unless it is told to
-
-_ENDINGS: dict[Cause, tuple[str, Target]] = {
-    Cause.NOT_FOUND: ("404", EXERCICE),
-    Cause.EXERCISE: ("500", EXERCICE),
-    Cause.IMAGE: ("404", CONTAINER),
-    Cause.CONTAINER: ("500", CONTAINER),
-    Cause.FULL: ("429", EXERCICE),
-    Cause.INTERNAL: ("500", OTHER),
-}
-
-# Of these the details are for those who run the server: they are in the log and in the row.
-_SHOWN = {
-    Cause.CONTAINER: "the container that ran it failed",
-    Cause.INTERNAL: "internal error",
-}
 
 
 def final(final: Final) -> Executed | RunError:
@@ -73,19 +55,19 @@ def refuse(error: Exception, turn: Turn) -> Sent | None:
 
 
 def _executed(final: Final, status: str, grade: str = "") -> Executed:
-    return Executed(_id(final), final.run, str(final.seq), str(status), grade)
+    return Executed(word(final.attempt), final.run, str(final.seq), str(status), grade)
 
 
 def _failed(final: Final, failure: Failure) -> RunError:
-    code, target = _ENDINGS[failure.cause]
+    said = ending(failure, final.attempt)
     return RunError(
-        _id(final),
+        word(final.attempt),
         final.run,
         str(final.seq),
-        code,
-        target,
-        failure.fault,
-        _SHOWN.get(failure.cause, failure.message)[:MESSAGE],
+        said.code,
+        said.target,
+        said.fault,
+        said.message[:MESSAGE],
     )
 
 
@@ -93,7 +75,3 @@ def _unstarted(turn: Turn, code: str, target: Target, fault: str, message: str) 
     if turn.asked is None:
         return None
     return RunError(turn.asked, "", "", code, target, fault, message)
-
-
-def _id(final: Final) -> str:
-    return "" if final.attempt is None else str(final.attempt)

@@ -5,15 +5,11 @@ from typing import Literal
 import msgspec
 
 from commserver.errors import MalformedPacket
+from commserver.gateways.words import Target
 
 LARGEST = 2**63 - 1  # what both databases can hold
 SHOWN = 200  # characters of what a backend said wrong that are told
 UNKNOWN = "-1"  # in place of an account
-
-Target = Literal["EXERCICE", "CONTAINER", "OTHER"]
-EXERCICE: Target = "EXERCICE"
-CONTAINER: Target = "CONTAINER"
-OTHER: Target = "OTHER"
 
 
 class Packet(msgspec.Struct, frozen=True, tag_field="cmd"):

@@ -34,6 +34,7 @@ from commserver.gateways.browser.packets import (
 from commserver.gateways.browser.protocol import BrowserProtocol
 from commserver.gateways.interpreter import ActionTable
 from commserver.gateways.limits import Failures
+from commserver.gateways.words import attempt_id
 from commserver.services.announcement_service import Announcement, AnnouncementService
 from commserver.services.auth_service import AuthService, Identity
 from commserver.services.exec_service import ExecService
@@ -45,7 +46,6 @@ log = structlog.get_logger(__name__)
 
 MISSES = 30  # attempts that an account may ask for in vain within a minute
 WINDOW = 60.0  # seconds
-LARGEST_ID = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,16 +174,10 @@ def _own(id: str, connection: Connection) -> Iterator[tuple[AttemptId, OwnerId]]
     if misses.over(owner, clock.now()):
         raise RateLimited("too many attempts that are not there or not yours; wait a minute")
     try:
-        yield _attempt(id), owner
+        yield attempt_id(id), owner
     except (NotFound, NotAllowed):
         misses.count(owner, clock.now())
         raise
-
-
-def _attempt(id: str) -> AttemptId:
-    if not (id.isascii() and id.isdigit() and len(id) <= 19 and int(id) <= LARGEST_ID):
-        raise NotFound("attempt", id)
-    return AttemptId(int(id))
 
 
 async def on_progress(packet: ProgressSwitch, connection: Connection) -> Ok:

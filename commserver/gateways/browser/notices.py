@@ -1,10 +1,8 @@
 """What a browser is told, in its own protocol's words."""
 
-from datetime import UTC, datetime
-
-from commserver.core.execution import Cause, Failure, Fault, Judged, Status
+from commserver.core.execution import Failure, Fault, Judged, Status
 from commserver.core.finals import Final
-from commserver.core.jobs import AttemptId, Job
+from commserver.core.jobs import Job
 from commserver.core.states import State
 from commserver.errors import (
     MalformedPacket,
@@ -15,40 +13,20 @@ from commserver.errors import (
     RateLimited,
 )
 from commserver.gateways.browser.packets import (
-    CONTAINER,
-    EXERCICE,
-    OTHER,
     Announcement,
     Error,
     ExerciceExecuted,
     Packet,
     PlaceInQueue,
     Progress,
-    Target,
 )
+from commserver.gateways.words import OTHER, ending, moment, target_of, word
 from commserver.services import announcement_service
-
-_ENDINGS: dict[Cause, tuple[str, Target]] = {
-    Cause.NOT_FOUND: ("404", EXERCICE),
-    Cause.EXERCISE: ("500", EXERCICE),
-    Cause.IMAGE: ("404", CONTAINER),
-    Cause.CONTAINER: ("500", CONTAINER),
-    Cause.FULL: ("429", EXERCICE),
-    Cause.INTERNAL: ("500", OTHER),
-}
-
-# Of these the details are for those who run the server: they are in the log and in the row.
-_SHOWN = {
-    Cause.CONTAINER: "the container that ran it failed",
-    Cause.INTERNAL: "internal error",
-}
-
-_TARGETS: dict[str, Target] = {"attempt": EXERCICE, "container": CONTAINER}
 
 
 def place(job: Job, at: int) -> Packet:
     """Return where a run stands; 0 = it has just begun."""
-    return PlaceInQueue(user_exercice_id=_attempt(job.attempt), place=str(at), run=job.id)
+    return PlaceInQueue(user_exercice_id=word(job.attempt), place=str(at), run=job.id)
 
 
 def final(final: Final) -> Packet | None:
@@ -66,12 +44,12 @@ def final(final: Final) -> Packet | None:
 
 def progress(job: Job, stage: str, text: str) -> Packet:
     """Return how far a run is."""
-    return Progress(_attempt(job.attempt), job.id, stage, text)
+    return Progress(word(job.attempt), job.id, stage, text)
 
 
 def announcement(said: announcement_service.Announcement) -> Packet:
     """Return what is said to everybody."""
-    return Announcement(str(said.id), said.text, _moment(said.until))
+    return Announcement(str(said.id), said.text, moment(said.until))
 
 
 def error(problem: Exception) -> Error:
@@ -80,10 +58,9 @@ def error(problem: Exception) -> Error:
         case NotAuthenticated():
             return Error("401", OTHER, "", message=str(problem))
         case NotAllowed():
-            return Error("403", _TARGETS.get(problem.kind, OTHER), problem.id, message=str(problem))
+            return Error("403", target_of(problem.kind), problem.id, message=str(problem))
         case NotFound():
-            target = _TARGETS.get(problem.kind, OTHER)
-            return Error("404", target, problem.id, message=str(problem))
+            return Error("404", target_of(problem.kind), problem.id, message=str(problem))
         case RateLimited():
             return Error("429", OTHER, "", message=str(problem))
         case MalformedPacket() | ProtocolError():
@@ -94,31 +71,21 @@ def error(problem: Exception) -> Error:
 
 def _executed(final: Final, status: Status, grade: str = "") -> ExerciceExecuted:
     seq = _seq(final)
-    return ExerciceExecuted(_attempt(final.attempt), final.run, status=status, grade=grade, seq=seq)
+    return ExerciceExecuted(word(final.attempt), final.run, status=status, grade=grade, seq=seq)
 
 
 def _failed(final: Final, failure: Failure) -> Error:
-    code, target = _ENDINGS[failure.cause]
-    attempt = _attempt(final.attempt)
-    ids: dict[Target, str] = {EXERCICE: attempt, CONTAINER: failure.container, OTHER: ""}
+    said = ending(failure, final.attempt)
     return Error(
-        code,
-        target,
-        ids[target],
+        said.code,
+        said.target,
+        said.target_id,
         run=final.run,
         seq=_seq(final),
-        message=_SHOWN.get(failure.cause, failure.message),
-        fault=failure.fault,
+        message=said.message,
+        fault=said.fault,
     )
-
-
-def _attempt(attempt: AttemptId | None) -> str:
-    return "" if attempt is None else str(attempt)
 
 
 def _seq(final: Final) -> str:
     return str(final.seq) if final.seq else ""
-
-
-def _moment(at: datetime | None) -> str:
-    return f"{at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='seconds')}Z" if at else ""

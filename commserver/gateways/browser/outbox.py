@@ -22,9 +22,13 @@ class Close(NamedTuple):
 
 
 class Behind(NamedTuple):
-    """Read what is owed above `after`, which was not heard as it happened; said once."""
+    """Read what is owed above `after`, which was not heard as it happened; said once.
+
+    since: the end of the series when the socket began, None for its first read.
+    """
 
     after: int
+    since: int | None
 
 
 TOO_SLOW = Close(CloseCode.TRY_AGAIN_LATER, "too slow")
@@ -162,7 +166,7 @@ class Outbox:
             return self._close
         if self._cursor and self._behind:
             self._reading = True
-            return Behind(self._cursor.after)
+            return Behind(self._cursor.after, self._cursor.since)
         if self._places:
             return self._place()
         if self._progress:

@@ -1,16 +1,12 @@
 """What can be said on the browser link. Keys and spellings are the wire's; all values strings."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from commserver.errors import MalformedPacket
+from commserver.gateways.words import Target
 
-EXERCICE: Final = "EXERCICE"  # so on the wire, also where the seed's table says EXERCISE
-CONTAINER: Final = "CONTAINER"
-OTHER: Final = "OTHER"
-
-Target = Literal["EXERCICE", "CONTAINER", "OTHER"]
 Switch = Literal["0", "1"]
 
 

@@ -170,7 +170,7 @@ class Session:
         try:
             while not isinstance(packet := await outbox.next(), Close):
                 if isinstance(packet, Behind):  # never while one is under way
-                    reading = asyncio.create_task(self._catch_up(packet.after))
+                    reading = asyncio.create_task(self._catch_up(packet))
                     continue
                 try:
                     async with asyncio.timeout(SEND_TIMEOUT):
@@ -187,13 +187,13 @@ class Session:
             if reading:
                 reading.cancel()
 
-    async def _catch_up(self, after: int) -> None:
+    async def _catch_up(self, behind: Behind) -> None:
         """Read what is owed to the user; places and answers do not wait for it."""
         recipient = account(self._connection.protocol.known().owner)
         back_off = BackOff(*STORE_PAUSES)
         while True:
             try:
-                owed = await self._room.services.finals.owed(recipient, after)
+                owed = await self._room.services.finals.owed(recipient, behind.after, behind.since)
             except StoreError:  # which is logged once for all
                 await asyncio.sleep(back_off.pause())
             else:

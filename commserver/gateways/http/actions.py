@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
-from commserver.core.jobs import AttemptId, Origin, RunId
+from commserver.core.jobs import Origin, RunId
 from commserver.core.text import clean_text
 from commserver.errors import MalformedPacket, NotFound
 from commserver.gateways.http import notices, packets
 from commserver.gateways.http.notices import Refused
+from commserver.gateways.words import attempt_id
 from commserver.services.announcement_service import AnnouncementService
 from commserver.services.audit_service import HTTP, AuditService
 from commserver.services.exec_service import ExecService
@@ -24,7 +25,6 @@ from commserver.services.status_service import StatusService
 
 GATEWAY = "http"
 PEER = "door"
-LARGEST_ID = 2**63 - 1  # what both databases can hold
 KEY_LIMIT = 200  # characters of an Idempotency-Key
 RUN_ID = re.compile(r"[0-9A-Za-z-]{1,36}")
 MOST = 100  # rows of one answer
@@ -149,18 +149,6 @@ async def on_ready(call: Call, door: Door) -> Answer:
         raise notices.unavailable("the server is about to stop")
     await door.ready()
     return Answer(HTTPStatus.OK, packets.Health("ok"))
-
-
-def attempt_id(id: str | int) -> AttemptId:
-    """Return the number in an attempt's id.
-
-    Raises:
-        NotFound: no attempt can have this id.
-    """
-    text = str(id).strip()
-    if not (text.isascii() and text.isdigit()) or len(text) > 19 or int(text) > LARGEST_ID:
-        raise NotFound("attempt", clean_text(text[:40]))
-    return AttemptId(int(text))
 
 
 def run_id(text: str) -> RunId:

@@ -1,7 +1,7 @@
 """What is answered over HTTP and told to a webhook, in this protocol's own words."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from http import HTTPStatus
 from typing import Literal, Protocol
 
@@ -22,9 +22,6 @@ from commserver.errors import (
     Unanswered,
 )
 from commserver.gateways.http.packets import (
-    CONTAINER,
-    EXERCICE,
-    OTHER,
     Announced,
     AuditRow,
     AuditRows,
@@ -32,29 +29,12 @@ from commserver.gateways.http.packets import (
     Problem,
     Run,
     RunError,
-    Target,
 )
+from commserver.gateways.words import EXERCICE, OTHER, Target, ending, moment, target_of, word
 from commserver.services.announcement_service import Announcement
 from commserver.services.record_service import RunRecord
 
 RETRY_AFTER = 5  # seconds after which it is worth asking again
-
-_ENDINGS: dict[Cause, tuple[HTTPStatus, Target]] = {
-    Cause.NOT_FOUND: (HTTPStatus.NOT_FOUND, EXERCICE),
-    Cause.EXERCISE: (HTTPStatus.INTERNAL_SERVER_ERROR, EXERCICE),
-    Cause.IMAGE: (HTTPStatus.NOT_FOUND, CONTAINER),
-    Cause.CONTAINER: (HTTPStatus.INTERNAL_SERVER_ERROR, CONTAINER),
-    Cause.FULL: (HTTPStatus.TOO_MANY_REQUESTS, EXERCICE),
-    Cause.INTERNAL: (HTTPStatus.INTERNAL_SERVER_ERROR, OTHER),
-}
-
-# Of these the details are for those who run the server: they are in the log and in the row.
-_SHOWN = {
-    Cause.CONTAINER: "the container that ran it failed",
-    Cause.INTERNAL: "internal error",
-}
-
-_TARGETS: dict[str, Target] = {"attempt": EXERCICE, "container": CONTAINER}
 
 _LATER = {"Retry-After": str(RETRY_AFTER)}
 
@@ -100,11 +80,12 @@ def unavailable(message: str) -> Refused:
 def problem(error: Exception) -> tuple[HTTPStatus, Problem, Mapping[str, str]]:
     """Return status, body and headers of the answer to a request that failed."""
     status, headers = _status(error)
+    target: Target
     match error:
         case Refused(attempt=attempt):
             target, target_id = (EXERCICE, str(attempt)) if attempt is not None else (OTHER, "")
-        case NotAllowed() | NotFound() if error.kind in _TARGETS:
-            target, target_id = _TARGETS[error.kind], error.id
+        case NotAllowed() | NotFound() if target_of(error.kind) != OTHER:
+            target, target_id = target_of(error.kind), error.id
         case _:
             target, target_id = OTHER, ""
     ours = status >= HTTPStatus.INTERNAL_SERVER_ERROR
@@ -162,7 +143,7 @@ def _message(error: Exception, status: HTTPStatus) -> str:
 def run(record: RunRecord) -> Run:
     """Return a run as it is shown to a platform."""
     stored = record.stored
-    attempt = _attempt(stored.job.attempt)
+    attempt = word(stored.job.attempt)
     status = grade = grade_max = code = message = fault = target_id = ""
     target: Target | str = ""
     match record.state, stored.ending:
@@ -171,8 +152,7 @@ def run(record: RunRecord) -> Run:
         case State.CANCELLED, _:
             status = Status.CANCELLED
         case State.FAILED, Failure() as failure:
-            code, target, target_id = _failure(failure, attempt)
-            fault, message = failure.fault, _shown(failure)
+            code, target, target_id, fault, message = ending(failure, stored.job.attempt)
     return Run(
         id=attempt,
         run=stored.job.id,
@@ -194,7 +174,7 @@ def run(record: RunRecord) -> Run:
 
 def told(final: Final) -> Executed | RunError:
     """Return what a webhook is told of a run's end."""
-    attempt, seq = _attempt(final.attempt), str(final.seq)
+    attempt, seq = word(final.attempt), str(final.seq)
     match final.state, final.ending:
         case State.DONE, Judged(status=status, grade=grade, grade_max=grade_max):
             judged = (status.value, str(grade), str(grade_max))
@@ -205,16 +185,16 @@ def told(final: Final) -> Executed | RunError:
             pass
         case _:  # its details were erased
             failure = Failure(Cause.INTERNAL, "")
-    code, target, target_id = _failure(failure, attempt)
+    said = ending(failure, final.attempt)
     return RunError(
         attempt,
         final.run,
         seq,
-        error_code=code,
-        target=target,
-        target_id=target_id,
-        fault=failure.fault,
-        message=_shown(failure),
+        error_code=said.code,
+        target=said.target,
+        target_id=said.target_id,
+        fault=said.fault,
+        message=said.message,
     )
 
 
@@ -233,24 +213,3 @@ def audited(entries: Sequence[Entry]) -> AuditRows:
             for one in entries
         ]
     )
-
-
-def moment(at: datetime | None) -> str:
-    """Return a moment in ISO 8601, UTC; "" for none."""
-    if at is None:
-        return ""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _failure(failure: Failure, attempt: str) -> tuple[str, Target, str]:
-    status, target = _ENDINGS[failure.cause]
-    ids: dict[Target, str] = {EXERCICE: attempt, CONTAINER: failure.container, OTHER: ""}
-    return str(status.value), target, ids[target]
-
-
-def _shown(failure: Failure) -> str:
-    return _SHOWN.get(failure.cause, failure.message)
-
-
-def _attempt(attempt: AttemptId | None) -> str:
-    return "" if attempt is None else str(attempt)

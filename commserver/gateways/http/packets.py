@@ -7,15 +7,11 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from commserver.errors import MalformedPacket
+from commserver.gateways.words import Target
 
 T = TypeVar("T", bound="Packet")
 
 TEXT_LIMIT = 2000  # characters of an announcement
-
-Target = Literal["EXERCICE", "CONTAINER", "OTHER"]
-EXERCICE: Target = "EXERCICE"
-CONTAINER: Target = "CONTAINER"
-OTHER: Target = "OTHER"
 
 
 class Packet(msgspec.Struct, frozen=True):

@@ -150,6 +150,20 @@ async def test_a_receipt_ends_what_is_owed_up_to_it_and_nothing_else(
     assert rows == [(1,), (2,)]
 
 
+async def test_a_receiver_that_fell_behind_gets_what_another_has_had_meanwhile(
+    site: Site, finals: FinalsService
+) -> None:
+    for _ in range(3):
+        await judged(site)
+    ada = await recipient_of(site)
+    await finals.acknowledge(ada, 3)
+
+    assert await seqs(finals, ada) == [], "a new receiver has no need of it"
+    later = await finals.owed(ada, 1, since=1)
+    assert [final.seq for final in later.finals] == [2, 3]
+    assert [final.seq for final in (await finals.owed(ada, 0, since=2)).finals] == [3]
+
+
 async def test_a_receipt_for_what_is_not_there_yet_is_none_for_what_comes(
     site: Site, finals: FinalsService
 ) -> None:

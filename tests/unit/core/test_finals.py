@@ -139,6 +139,15 @@ def test_however_reports_and_reads_interleave_each_final_is_given_once_in_order(
     assert series.given == list(range(delivered + 1, len(series.finals) + 1))
 
 
+def test_a_receiver_remembers_where_the_series_ended_when_it_began() -> None:
+    cursor = Cursor()
+    assert cursor.since is None
+    cursor.caught_up([make_final(3)], 7, more=True)
+    cursor.caught_up([], 9, more=False)
+
+    assert cursor.since == 7
+
+
 def test_the_next_final_is_given_without_a_read() -> None:
     cursor = Cursor()
     cursor.caught_up([], 7, more=False)

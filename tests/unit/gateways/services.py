@@ -317,15 +317,16 @@ class FakeFinalsService(FinalsService):
         self.open.set()
         self._moved = asyncio.Event()
 
-    async def owed(self, recipient: Recipient, after: int) -> Owed:
+    async def owed(self, recipient: Recipient, after: int, since: int | None = None) -> Owed:
         self.read.append(after)
         self._moved.set()
         await self.open.wait()
         if self.fault:
             raise self.fault
         series = self._ledger.finals.get(recipient, [])
-        above = max(after, self._ledger.delivered.get(recipient, 0))
-        finals = [final for final in series if final.seq > above]
+        delivered = self._ledger.delivered.get(recipient, 0)
+        wanted = delivered if since is None else min(delivered, since)
+        finals = [final for final in series if final.seq > max(after, wanted)]
         return Owed(finals[:AT_ONCE], len(series), more=len(finals) > AT_ONCE)
 
     def pushed(self, recipient: Recipient, seq: int) -> None:

@@ -14,7 +14,6 @@ from commserver.errors import MalformedPacket, NotFound, StoreError, StoreRefuse
 from commserver.gateways.backend import actions, notices, packets
 from commserver.gateways.backend.actions import (
     STORE_TRIES,
-    attempt_id,
     on_ack,
     on_authenticated,
     on_error,
@@ -32,9 +31,9 @@ from commserver.gateways.backend.packets import (
     Handshake,
     Ok,
     RunError,
-    Target,
 )
 from commserver.gateways.backend.protocol import Phase
+from commserver.gateways.words import Target, attempt_id
 from tests.fakes import make_final, settle
 from tests.unit.gateways.backend.links import SCHOOL, FedFinals, MemoryTransport
 from tests.unit.gateways.services import RecordingExecService

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from commserver.errors import MalformedPacket
 from commserver.gateways.backend import packets
 from commserver.gateways.backend.packets import (
-    EXERCICE,
     Accepted,
     Ack,
     AuthenticateClient,
@@ -20,6 +19,7 @@ from commserver.gateways.backend.packets import (
     RunError,
     Sent,
 )
+from commserver.gateways.words import EXERCICE
 from tests.unit.gateways.wire import frames
 
 

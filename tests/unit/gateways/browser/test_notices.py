@@ -22,7 +22,7 @@ from commserver.errors import (
     UnexpectedPacket,
 )
 from commserver.gateways.browser import notices, packets
-from commserver.gateways.browser.packets import Target
+from commserver.gateways.words import Target
 from commserver.services.announcement_service import Announcement
 from tests.fakes import make_final, make_job
 
@@ -119,10 +119,10 @@ def test_progress() -> None:
     ("until", "spelling"),
     [
         (None, ""),
-        (datetime(2026, 1, 1, 12, 30, tzinfo=UTC), "2026-01-01T12:30:00Z"),
+        (datetime(2026, 1, 1, 12, 30, tzinfo=UTC), "2026-01-01T12:30:00.000Z"),
         (
             datetime(2026, 1, 1, 12, 30, 0, 5, tzinfo=timezone(timedelta(hours=2))),
-            "2026-01-01T10:30:00Z",
+            "2026-01-01T10:30:00.000Z",
         ),
     ],
 )

@@ -157,9 +157,20 @@ async def test_a_socket_that_follows_first_reads_what_is_owed_from_before() -> N
 
     outbox.follow()
 
-    assert await drained(outbox) == [Ok(), Behind(0)]
+    assert await drained(outbox) == [Ok(), Behind(0, None)]
     outbox.caught_up([make_final(4, "a"), make_final(6, "c")], 7, more=False)
     assert await told(outbox) == [("a", "accepted"), ("c", "accepted"), ("b", "place 2")]
+
+
+async def test_a_socket_that_falls_behind_says_since_when_it_is_there() -> None:
+    outbox = Outbox(10)
+    outbox.follow()
+    await drained(outbox)
+    outbox.caught_up([], 7, more=False)
+
+    outbox.ended(A.id, make_final(9))
+
+    assert await drained(outbox) == [Behind(7, 7)]
 
 
 async def test_places_and_answers_do_not_wait_for_a_read() -> None:

@@ -9,9 +9,6 @@ from hypothesis import strategies as st
 from commserver.errors import MalformedPacket
 from commserver.gateways.browser import packets
 from commserver.gateways.browser.packets import (
-    CONTAINER,
-    EXERCICE,
-    OTHER,
     Ack,
     Announcement,
     AnnouncementsSwitch,
@@ -26,6 +23,7 @@ from commserver.gateways.browser.packets import (
     ProgressSwitch,
     Status,
 )
+from commserver.gateways.words import CONTAINER, EXERCICE, OTHER
 from tests.unit.gateways.wire import frames
 
 COMMAND_NAMES = {"AUTH", "ACK", "STATUS", "CANCEL", "PROGRESS", "ANNOUNCEMENTS"}

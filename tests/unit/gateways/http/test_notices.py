@@ -25,6 +25,7 @@ from commserver.errors import (
 )
 from commserver.gateways.http import notices, packets
 from commserver.gateways.http.notices import Refused
+from commserver.gateways.words import moment
 from commserver.services.record_service import RunRecord
 from tests.fakes import make_final, make_job
 from tests.unit.gateways.http.checked import matches
@@ -188,5 +189,5 @@ def _dict(told: packets.Executed) -> dict[str, object]:
 def test_moments_are_utc() -> None:
     at = NOW.astimezone(timezone(timedelta(hours=2)))
 
-    assert notices.moment(at) == "2026-01-01T12:00:00.123Z"
-    assert notices.moment(None) == ""
+    assert moment(at) == "2026-01-01T12:00:00.123Z"
+    assert moment(None) == ""
