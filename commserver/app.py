@@ -25,8 +25,8 @@ from commserver.engine.wrapper import DockerWrapper
 from commserver.errors import ConfigError
 from commserver.gateways.backend.client import Client
 from commserver.gateways.browser.actions import Services
-from commserver.gateways.browser.doorkeeper import Doorkeeper
 from commserver.gateways.browser.server import Server
+from commserver.gateways.doorkeeper import Doorkeeper
 from commserver.gateways.gateway import Gateway
 from commserver.gateways.http.actions import Door
 from commserver.gateways.http.admin_token import admin_token
@@ -227,6 +227,7 @@ async def built(
             clock,
             tell=(WEBHOOK,) if config.http.told else (),
         )
+        keeper = Doorkeeper(auth, clock)  # one, so that guesses count on whichever port
         watch = WatchService(dispatcher, bus, clock, period=config.browser.place_period)
         make = sandboxes or docker_sandboxes(config, stack)
         docker = DockerManager(config.docker, make(site, boot), runs, bus, clock)
@@ -234,7 +235,7 @@ async def built(
         records = RecordService(database, daos, dispatcher.board)
         announcements = AnnouncementService(database, daos, clock)
         server = Server(
-            config.browser, Services(auth, watch, finals, execs, records, announcements, clock)
+            config.browser, Services(keeper, watch, finals, execs, records, announcements, clock)
         )
         webhook = Webhook(config.http, finals, clock) if config.http.told else None
         links = config.backend.each
@@ -273,7 +274,7 @@ async def built(
             pages = web.routes(
                 config.http,
                 config.browser,
-                Doorkeeper(auth, clock),
+                keeper,
                 records,
                 clock,
                 lambda: server.port,

@@ -24,6 +24,7 @@ SHARED_GATEWAY = {
         "limits",
         "tls",
         "words",
+        "doorkeeper",
     )
 }
 RULES: dict[str, set[str]] = {  # the longest name that fits counts

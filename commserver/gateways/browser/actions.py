@@ -18,7 +18,6 @@ from commserver.errors import (
     Unanswered,
 )
 from commserver.gateways.browser import notices
-from commserver.gateways.browser.doorkeeper import Doorkeeper, TooManyWrong
 from commserver.gateways.browser.outbox import Outbox
 from commserver.gateways.browser.packets import (
     Ack,
@@ -32,11 +31,12 @@ from commserver.gateways.browser.packets import (
     Status,
 )
 from commserver.gateways.browser.protocol import BrowserProtocol
+from commserver.gateways.doorkeeper import Doorkeeper, TooManyWrong
 from commserver.gateways.interpreter import ActionTable
 from commserver.gateways.limits import Failures
 from commserver.gateways.words import attempt_id
 from commserver.services.announcement_service import Announcement, AnnouncementService
-from commserver.services.auth_service import AuthService, Identity
+from commserver.services.auth_service import Identity
 from commserver.services.exec_service import ExecService
 from commserver.services.finals_service import FinalsService
 from commserver.services.record_service import RecordService
@@ -52,7 +52,7 @@ WINDOW = 60.0  # seconds
 class Services:
     """Whom browsers' commands are passed on to."""
 
-    auth: AuthService
+    door: Doorkeeper
     watch: WatchService
     finals: FinalsService
     execs: ExecService
@@ -66,7 +66,6 @@ class Room:
 
     def __init__(self, services: Services) -> None:
         self.services = services
-        self.door = Doorkeeper(services.auth, services.clock)
         self.misses = Failures(MISSES, WINDOW)  # by account
 
 
@@ -95,7 +94,7 @@ class Connection:
 
 async def on_auth(packet: Auth, connection: Connection) -> Packet | None:
     """Bind the socket to its account; OK goes out before the catch-up."""
-    identity = await connection.room.door.identify(packet.token, connection.client)
+    identity = await connection.room.services.door.identify(packet.token, connection.client)
     first = connection.protocol.bind(identity)
     connection.token = packet.token
     connection.outbox.answer(Ok())

@@ -119,7 +119,7 @@ class Session:
         connection = self._connection
         token = connection.token
         try:
-            identity = await self._room.door.again(token)
+            identity = await self._room.services.door.again(token)
             gone = identity != connection.protocol.identity
         except NotAuthenticated:
             gone = True

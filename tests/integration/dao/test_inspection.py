@@ -14,7 +14,7 @@ PLATFORM = {
     "accounts": "id int, username text",
     "languages": "id int, name text",
     "courses": "id int, language_id int",
-    "exercises": "id int, course_id int, grade_max int",
+    "exercises": "id int, course_id int, grade_max int, title text",
     "user_exercises": "id int, account_id int, exercise_id int",
     "codes": "id int, user_exercise_id int, name text, content text, modify_timestamp bigint",
     "scripts": "id int, exercise_id int, content text",

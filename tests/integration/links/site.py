@@ -15,6 +15,7 @@ from commserver.core.execution import Outcome
 from commserver.core.jobs import Job, Lease, OwnerId
 from commserver.gateways.browser.actions import Services
 from commserver.gateways.browser.server import Server
+from commserver.gateways.doorkeeper import Doorkeeper
 from commserver.services.watch_service import WatchService
 from tests.fakes import FakeClock, FakeLedger, completed, make_job, make_offer, settle
 from tests.integration.links.conftest import SECRET
@@ -50,7 +51,7 @@ class Site:
         self.database = MemoryDatabase()
         self.announcements = memory_announcements(self.database, self.clock)
         services = Services(
-            self.auth,
+            Doorkeeper(self.auth, self.clock),
             self.watch,
             self.finals,
             QueueExecService(self.dispatcher),

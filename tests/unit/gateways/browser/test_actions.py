@@ -36,7 +36,6 @@ from commserver.gateways.browser.actions import (
     on_status,
     refuse,
 )
-from commserver.gateways.browser.doorkeeper import WRONG_TOKENS
 from commserver.gateways.browser.outbox import Behind, Outbox
 from commserver.gateways.browser.packets import (
     Ack,
@@ -53,6 +52,7 @@ from commserver.gateways.browser.packets import (
     Status,
 )
 from commserver.gateways.browser.protocol import BrowserProtocol, Phase
+from commserver.gateways.doorkeeper import WRONG_TOKENS, Doorkeeper
 from commserver.services.auth_service import Identity
 from commserver.services.watch_service import WatchService
 from tests.fakes import FakeClock, FakeLedger, completed, make_job, make_offer
@@ -117,7 +117,7 @@ def connection(
     clock: FakeClock,
 ) -> Connection:
     services = Services(
-        auth,
+        Doorkeeper(auth, clock),
         WatchService(dispatcher, bus, clock, period=1.0),
         FakeFinalsService(ledger),
         QueueExecService(dispatcher),

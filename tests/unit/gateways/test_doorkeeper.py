@@ -6,8 +6,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from commserver.errors import NotAuthenticated, StoreError
-from commserver.gateways.browser import doorkeeper as module
-from commserver.gateways.browser.doorkeeper import AT_ONCE, WRONG_TOKENS, Doorkeeper, TooManyWrong
+from commserver.gateways import doorkeeper as module
+from commserver.gateways.doorkeeper import AT_ONCE, WRONG_TOKENS, Doorkeeper, TooManyWrong
 from commserver.services.auth_service import Identity
 from tests.fakes import FakeClock, settle
 from tests.unit.gateways.services import FakeAuthService
