@@ -67,7 +67,12 @@ class WatchService:
         """Tell `watcher` of the owner's runs from now on, first where each waiting one is."""
         self._watchers.setdefault(owner, set()).add(watcher)
         for job in self._board.runs_of(owner):
-            if (place := self._board.place(job.id)) is not None:
+            if job.id in self._new:
+                continue  # told to all in a moment
+            if self._board.busy(job.id):
+                self._places.pop(job.id, None)  # so that it is told to this one as well
+                self._later(job)
+            elif (place := self._board.place(job.id)) is not None:
                 self._places.setdefault(job.id, place)
                 watcher.place(job, self._places[job.id])
 
@@ -96,7 +101,16 @@ class WatchService:
                     if job.requires in moved:
                         self._tell(job)
 
+    def _later(self, job: Job) -> None:
+        """Tell a run's place in a moment, if it still waits then."""
+        self._new[job.id] = job
+        self._wake(self._clock.now() + FIRST_PLACE)
+
     def _tell(self, job: Job) -> None:
+        if self._board.busy(job.id):
+            # Its end may be committed by now, and read by somebody: no place may follow that.
+            self._later(job)
+            return
         place = self._board.place(job.id)
         if place is None or self._places.get(job.id) == place:
             return
@@ -109,8 +123,7 @@ class WatchService:
         match event:
             case RunQueued(job=job):
                 if job.owner in self._watchers:
-                    self._new[job.id] = job
-                    self._wake(self._clock.now() + FIRST_PLACE)
+                    self._later(job)
             case QueueMoved(lane=lane):
                 self._moved.add(lane)
                 self._wake(max(self._rested, self._clock.now() + FIRST_PLACE))

@@ -14,6 +14,7 @@ from commserver.core.execution import Cause, Failure
 from commserver.core.finals import Final
 from commserver.core.jobs import Job, Lease, OwnerId, Requires, RunId
 from commserver.core.states import State
+from commserver.errors import StoreError
 from commserver.services.watch_service import FIRST_PLACE, WatchService
 from tests.fakes import (
     JAVA,
@@ -70,7 +71,8 @@ class Hall:
         self.clock = FakeClock()
         self.board = CountingBoard()
         bus = EventBus()
-        self.dispatcher = Dispatcher(self.board, FakeLedger(), bus, self.clock)
+        self.ledger = FakeLedger()
+        self.dispatcher = Dispatcher(self.board, self.ledger, bus, self.clock)
         self.watch = WatchService(self.dispatcher, bus, self.clock, period=PERIOD)
         self._attempts = 0
 
@@ -368,6 +370,40 @@ async def test_there_is_no_place_after_the_end(hall: Hall) -> None:
     await hall.pass_time(3 * PERIOD)
 
     assert eyes.take() == [("a", State.CANCELLED)]
+
+
+async def test_no_place_is_told_while_an_end_is_being_committed(hall: Hall) -> None:
+    """It may be in the rows already, and read by a socket that catches up."""
+    eyes = hall.join()
+    await hall.submit("a", "b", owner=ADA)
+    hall.ledger.hang()
+    cancelling = asyncio.create_task(hall.dispatcher.cancel(RunId("a")))
+    await settle()
+    newcomer = hall.join()
+
+    await hall.pass_time(3 * PERIOD)
+
+    assert (eyes.take(), newcomer.take()) == ([("b", 2)], [("b", 2)])
+    hall.ledger.resume()
+    assert await cancelling
+    assert eyes.take() == [("a", State.CANCELLED)]
+
+
+async def test_the_place_is_told_when_that_commit_has_failed(hall: Hall) -> None:
+    hall.join()
+    await hall.submit("a", owner=ADA)
+    await hall.pass_time(PERIOD)
+    hall.ledger.hang()
+    cancelling = asyncio.create_task(hall.dispatcher.cancel(RunId("a")))
+    await settle()
+    newcomer = hall.join()
+    hall.ledger.held[0].fail()
+    with pytest.raises(StoreError):
+        await cancelling
+
+    await hall.pass_time(PERIOD)
+
+    assert newcomer.take() == [("a", 1)]
 
 
 # -- memory and any order -------------------------------------------------------------------------
