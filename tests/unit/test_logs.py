@@ -1,6 +1,7 @@
 """How log lines look, and what is never in them."""
 
 import json
+import logging
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -16,6 +17,9 @@ from commserver.config import Backend, Config, Database
 def as_before() -> Iterator[None]:
     """Leave nothing behind: loggers remember how they were set up."""
     yield
+    root = logging.getLogger()
+    for handler in [one for one in root.handlers if isinstance(one, logs._Libraries)]:
+        root.removeHandler(handler)
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
 
@@ -149,3 +153,38 @@ def test_a_traceback_shows_no_local_variables(
     assert said.count("a-secret-token") == said.count('identify("a-secret-token")') + said.count(
         'identify(\\"a-secret-token\\")'
     )
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_what_a_library_says_looks_like_our_own_lines(
+    form: Literal["text", "json"], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, lines = logged(capsys, form)
+    logs.configure("INFO", form)
+
+    logging.getLogger("asyncio").warning("socket.send() raised exception.")
+    logging.getLogger("asyncio").info("a detail")
+
+    [line] = lines()
+    assert "socket.send() raised exception." in line
+    assert "asyncio" in line
+    if form == "json":
+        assert json.loads(line)["level"] == "warning"
+
+
+def test_a_library_cannot_flood_the_log(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("commserver.logs.time.monotonic", lambda: now)
+    _, lines = logged(capsys)
+    library = logging.getLogger("asyncio")
+
+    for number in range(1000):
+        library.error("it failed %d times", number)
+    library.error("something else")
+    assert len(lines()) == logs.REPEATS + 1
+
+    now = logs.PERIOD
+    library.error("it failed %d times", 1)
+    assert len(lines()) == 1
