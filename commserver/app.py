@@ -10,12 +10,14 @@ from dataclasses import dataclass
 
 import structlog
 
+from commserver import descriptors
 from commserver.config import Config
 from commserver.core.board import Board
 from commserver.core.bus import EventBus
 from commserver.core.clock import Clock, SystemClock
 from commserver.core.dispatcher import Dispatcher
-from commserver.core.finals import WEBHOOK
+from commserver.core.finals import WEBHOOK, backend
+from commserver.core.jobs import Recipient
 from commserver.dao import migrations
 from commserver.dao.dao_manager import DaoManager
 from commserver.dao.dialect import Claim
@@ -34,6 +36,7 @@ from commserver.gateways.http.routing import Guard
 from commserver.gateways.http.routing import routes as door_routes
 from commserver.gateways.http.server import HttpServer
 from commserver.gateways.http.webhook import Webhook
+from commserver.gateways.listening import NoDescriptors
 from commserver.graders.languages import LANGUAGES
 from commserver.operations import opened
 from commserver.services import probes, verifiers
@@ -102,6 +105,12 @@ def docker_sandboxes(config: Config, stack: AsyncExitStack) -> MakeSandboxes:
     return make
 
 
+def told(config: Config) -> set[Recipient]:
+    """Return who is configured to be told of runs' ends, apart from the students."""
+    names = config.backend.links or ("backend",)
+    return {*map(backend, names), *((WEBHOOK,) if config.http.told else ())}
+
+
 @dataclass(slots=True)
 class App:
     """A server that is built and has restored what an earlier process left, but not yet begun."""
@@ -123,8 +132,9 @@ class App:
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then end in order.
 
-        First no more work is taken in, then what runs may end within the grace time and the rest is
-        put back, last the browsers are let go: they hear of everything that ended.
+        First what runs may end within the grace time and the rest is put back, then the links are
+        let go: they hear of everything that ended. What backends push until then waits for the
+        next start: they say it once. At the door nothing is taken from the beginning.
 
         Raises:
             AlreadyManaged: another server has taken the database from us; in an exception group.
@@ -142,7 +152,7 @@ class App:
             if self.webhook:
                 looking.append(tasks.create_task(self.webhook.run(), name=self.webhook.name))
             docker = tasks.create_task(self.docker.run(), name=self.docker.name)
-            asking = [tasks.create_task(door.run(), name=door.name) for door in self.asking]
+            looking += [tasks.create_task(door.run(), name=door.name) for door in self.asking]
             sweeping = tasks.create_task(self.sweep.run())
             cleaning = tasks.create_task(self.retention.run(), name=self.retention.name)
             await stop.wait()
@@ -151,11 +161,11 @@ class App:
             self.door.shut = True
             sweeping.cancel()
             cleaning.cancel()
-            for door in self.asking:
-                door.stop()
-            await _ended([*asking, sweeping, cleaning])
+            await _ended([sweeping, cleaning])
             await self.docker.drain(self.config.queue.grace)
             await asyncio.wait({docker})
+            for door in self.asking:
+                door.stop()
             self.server.stop()
             if self.http:
                 self.http.stop()
@@ -207,10 +217,14 @@ async def built(
 
         files = FileStore(config.files_dir)
         bus = EventBus()
-        ledger = DatabaseLedger(database, daos, clock)
+        always = (WEBHOOK,) if config.http.told else ()
+        ledger = DatabaseLedger(database, daos, clock, tell=always)
         dispatcher = Dispatcher(Board(), ledger, bus, clock)
         for lease in await ledger.restore(dispatcher.board):
             await dispatcher.release(lease)
+        for recipient, count in await database.read(daos.notices.owed_by_recipient):
+            if recipient not in told(config):
+                log.warning("owed_to_nobody", recipient=recipient, finals=count)
         log.info("restored", site=site, boot=boot, waiting=dispatcher.board.waiting())
 
         runs = RunService(dispatcher, files)
@@ -225,7 +239,7 @@ async def built(
             config.queue,
             config.docker,
             clock,
-            tell=(WEBHOOK,) if config.http.told else (),
+            tell=always,
         )
         keeper = Doorkeeper(auth, clock)  # one, so that guesses count on whichever port
         watch = WatchService(dispatcher, bus, clock, period=config.browser.place_period)
@@ -249,6 +263,7 @@ async def built(
                 "database": probes.database(database, clock),
                 "engines": probes.engines(docker, dispatcher),
                 "backends": probes.links(clients),
+                "webhook": probes.webhook(webhook),
                 "browsers": probes.browsers(lambda: server.connected, config.browser.connections),
                 "queue": probes.queue(dispatcher, database, daos, clock, config.queue.limit),
                 "finals": probes.finals(database, daos),
@@ -316,8 +331,9 @@ async def serve(config: Config) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped)
+    loop.set_exception_handler(NoDescriptors(SystemClock()))
     try:
-        async with built(config, wait=True) as app:
+        async with built(descriptors.prepared(config), wait=True) as app:
             begun = True
             await app.run(stop)
     except asyncio.CancelledError:

@@ -10,7 +10,7 @@ import os
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import astuple
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 from rich.text import Text
 
-from commserver import app, config, demo, logs, operations
+from commserver import config, descriptors, logs, operations
 from commserver.commands import audit as audit_command
 from commserver.commands import conformance, script
 from commserver.commands import explain as explain_command
@@ -31,8 +31,6 @@ from commserver.commands import watch as watch_command
 from commserver.core.jobs import AttemptId
 from commserver.dao import migrations
 from commserver.dao.codes import SourceFile
-from commserver.engine import images as engine_images
-from commserver.engine.wrapper import DockerWrapper
 from commserver.errors import AlreadyManaged, CommServerError, ConfigError, DefinitionError
 from commserver.reference import backend as reference_backend
 from commserver.services import archive_service
@@ -119,6 +117,9 @@ def _loaded(file: Path | None, state_dir: Path | None) -> config.Config:
 @cli.command()
 def serve(file: ConfigFile = None, state_dir: StateDir = None) -> None:
     """Run the server until SIGTERM."""
+    # The server and what drives Docker take long to load: here and below only where needed.
+    from commserver import app
+
     asyncio.run(app.serve(_loaded(file, state_dir)))
 
 
@@ -128,6 +129,8 @@ def demo_command(
     state_dir: StateDir = None,
 ) -> None:
     """Judge a small course for real and check every result."""
+    from commserver import demo
+
     logs.configure()
     good = asyncio.run(demo.run(state_dir or Path("var"), keep=keep, console=out))
     raise typer.Exit(0 if good else FAILED)
@@ -164,8 +167,9 @@ def migrate(
             typer.echo(line)
         return
 
-    asyncio.run(operations.migrate(loaded, with_platform=with_platform))
-    typer.echo(f"migrated: {config.shown(loaded)['database']['url']}")
+    changed = asyncio.run(operations.migrate(loaded, with_platform=with_platform))
+    done = "migrated" if changed else "nothing to do, it was migrated before"
+    typer.echo(f"{done}: {config.shown(loaded)['database']['url']}")
 
 
 @cli.command()
@@ -174,9 +178,13 @@ def check_config(file: ConfigFile = None, state_dir: StateDir = None) -> None:
 
     The database is looked at too: what keeps a server from working on it is listed.
     """
+    from commserver import app
+
     loaded = _loaded(file, state_dir)
     app.check(loaded)
     out.print_json(data=config.shown(loaded))
+    for warning in config.warnings(loaded):
+        err.print(Text(f"warning: {warning}"), soft_wrap=True)
     problems = asyncio.run(operations.problems(loaded))
     if problems is None:
         err.print(
@@ -187,6 +195,8 @@ def check_config(file: ConfigFile = None, state_dir: StateDir = None) -> None:
     elif problems:
         _print_problems(problems)
         raise typer.Exit(FAILED)
+    if said := descriptors.problem(loaded, descriptors.hard_limit()):
+        err.print(said, soft_wrap=True, markup=False)
 
 
 @images.command()
@@ -196,6 +206,10 @@ def build(
     state_dir: StateDir = None,
 ) -> None:
     """Build what is missing or has changed, on every engine."""
+    from commserver import app
+    from commserver.engine import images as engine_images
+    from commserver.engine.wrapper import DockerWrapper
+
     loaded = _loaded(file, state_dir)
 
     async def work() -> None:
@@ -243,6 +257,7 @@ def create(
     async def work(service: AdminService) -> None:
         account = await service.account(username)
         typer.echo(await service.new_token(account, days=days, label=label))
+        typer.echo(f"account {account}", err=True)  # standard output is the token alone
 
     _admin(file, state_dir, work)
 
@@ -306,6 +321,8 @@ def submit(
     async def work(service: AdminService) -> None:
         sources = [SourceFile(path.name, _text(path)) for path in files]
         account = await service.account(username)
+        if expected := await service.expected_files(exercise_id):
+            sources = _named(sources, expected, exercise_id)
         attempt = await service.add_attempt(account, exercise_id, sources)
         typer.echo(f"attempt {attempt}")
         if push:
@@ -485,6 +502,24 @@ def audit(
     """List what admins did, the newest first."""
     loaded = _loaded(file, state_dir)
     asyncio.run(audit_command.run(loaded, limit, out, as_json=as_json))
+
+
+def _named(
+    sources: Sequence[SourceFile], expected: Sequence[str], exercise_id: int
+) -> list[SourceFile]:
+    """Return the files by the names that the exercise expects; a single one gets the single name.
+
+    Raises:
+        ConfigError: they are not those.
+    """
+    given = [source.name for source in sources]
+    if sorted(given) == sorted(expected):
+        return list(sources)
+    if len(given) == len(expected) == 1:
+        typer.echo(f"{given[0]} is handed in as {expected[0]}, as exercise {exercise_id} expects")
+        return [SourceFile(expected[0], sources[0].content)]
+    wanted, what = ", ".join(expected), ", ".join(given)
+    raise ConfigError([f"exercise {exercise_id} expects {wanted}; these are {what}"])
 
 
 def _text(path: Path) -> str:

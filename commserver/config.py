@@ -4,11 +4,12 @@
 which wins. A key that nobody knows is an error; all problems are told at once.
 """
 
+import difflib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -19,6 +20,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -92,6 +94,12 @@ class Link(Section):
     tls: bool | None = None
     tls_ca: Path | None = None
 
+    @model_validator(mode="after")
+    def _one_token(self) -> "Link":
+        if self.token and self.token.get_secret_value() and self.token_file:
+            raise ValueError("token and token_file are both given")
+        return self
+
 
 class Backend(Section):
     """A teaching platform's backend, which listens; we dial in.
@@ -121,12 +129,23 @@ class Backend(Section):
         default=0.2, gt=0
     )  # pause before the first redial, doubled, with jitter
     retry_most: Seconds = Field(default=10.0, gt=0)
-    links: Mapping[Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]{0,39}$")], Link] = {}
+    links: Mapping[Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_]{0,39}$")], Link] = {}
 
     @model_validator(mode="after")
     def _one_token(self) -> "Backend":
         if self.token.get_secret_value() and self.token_file:
             raise ValueError("token and token_file are both given")
+        return self
+
+    @model_validator(mode="after")
+    def _each_elsewhere(self) -> "Backend":
+        names: dict[tuple[str, int], str] = {}
+        for name, link in self.links.items():
+            place = ((link.host or self.host).lower(), link.port or self.port)
+            if place in names:
+                both = f"{names[place]} and {name}"
+                raise ValueError(f"links {both} have the same host and port, {place[0]}:{place[1]}")
+            names[place] = name
         return self
 
     @property
@@ -214,7 +233,7 @@ class Http(Section):
     token_file: Path | None = None
     body_limit: Bytes = Field(default=64 << 10, ge=64)
     timeout: Seconds = Field(default=10.0, gt=0)  # for a request to arrive
-    connections: int = Field(default=1_000, ge=1)
+    connections: int = Field(default=6_000, ge=1)  # a browser has six
     # Where the page finds the WebSocket; "" = its own host, at the port of the section `browser`.
     websocket_url: str = Field(
         default="", pattern=r"""^(wss?://[^\s;,'"<>\\/]+(/[^\s;,'"<>\\]*)?)?$"""
@@ -362,13 +381,13 @@ def load(path: Path | None = None, *, state_dir: Path | None = None) -> Config:
     """
     values = _read(path)
     problems = [
-        f"{name}: no such key" for name in os.environ if name.startswith(PREFIX) and _unknown(name)
+        f"{name}: unknown key" for name in os.environ if name.startswith(PREFIX) and _unknown(name)
     ]
     try:
         config = Config(**values)
     except ValidationError as error:
         problems += [
-            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+            f"{'.'.join(map(str, problem['loc']))}: {_said(problem)}"
             for problem in error.errors(include_input=False, include_url=False)
         ]
         raise ConfigError(problems) from error
@@ -394,6 +413,43 @@ def _read(path: Path | None) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError([f"{path}: {error}"]) from error
+
+
+def _said(problem: ErrorDetails) -> str:
+    """Return what is wrong with a key; of one that nobody knows, which may be meant."""
+    if problem["type"] != "extra_forbidden":
+        return problem["msg"]
+    *path, key = problem["loc"]
+    near = difflib.get_close_matches(str(key), list(_keys(Config, path)), n=1)
+    return f"unknown key; did you mean `{near[0]}`?" if near else "unknown key"
+
+
+def _keys(section: type[BaseModel], path: Sequence[int | str]) -> Iterable[str]:
+    """Return the keys of the section at a path; none where that is no section."""
+    keys: Iterable[str] = section.model_fields
+    if not path:
+        return keys
+    field = section.model_fields.get(str(path[0]))
+    if field is None:
+        return ()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+        return _keys(field.annotation, path[1:])
+    # A table of sections, one below each name.
+    for part in get_args(field.annotation):
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            return _keys(part, path[2:])
+    return ()
+
+
+def warnings(config: Config) -> list[str]:
+    """Return what is allowed and yet hardly meant, a sentence each."""
+    single = not config.backend.links
+    return [
+        f"{'backend' if single else f'backend.links.{name}'}.token is empty: the backend will "
+        "not let us in, unless it takes an empty one"
+        for name, backend in config.backend.each.items()
+        if not backend.secret()
+    ]
 
 
 def _unknown(name: str) -> bool:

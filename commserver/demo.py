@@ -6,14 +6,17 @@ backend, its database, and the students' browsers.
 
 import asyncio
 import contextlib
+import shlex
 import shutil
 import signal
 import socket
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -22,7 +25,7 @@ from commserver.core.jobs import AttemptId
 from commserver.dao import migrations
 from commserver.dao.codes import SourceFile
 from commserver.dao.lock_file import LockFile
-from commserver.graders.definition import Expected
+from commserver.graders.definition import Definition, Expected
 from commserver.reference.backend import ReferenceBackend
 from commserver.services.admin_service import AdminService, read_exercise
 from commserver.trial import SERVER_TOKEN, Browser, Packet, Trial, TrialFailed
@@ -106,13 +109,14 @@ async def _run(state: Path, *, keep: bool, console: Console) -> bool:
             browsers[name] = await Browser(tell).open(trial.address, tokens[name])
             stack.push_async_callback(browsers[name].close)
             say(f"{name:>6} -> commserver   AUTH", style="cyan")
-        submissions = await _hand_in(admin, list(browsers))
+        lessons = await imported(admin)
+        submissions = await _hand_in(admin, lessons, list(browsers))
         for submission in submissions:
             backend.submit(str(submission.attempt))
         await _results(admin, browsers, submissions)
         _show(submissions, console)
         if keep:
-            _invite(console, trial.page, tokens, state)
+            _invite(console, trial.page, tokens, lessons, state)
             await _interrupted()
     return all(submission.good for submission in submissions)
 
@@ -137,16 +141,67 @@ def _free(*ports: int) -> None:
         )
 
 
-def _invite(console: Console, page: str, tokens: Mapping[str, str], state: Path) -> None:
-    """Say where the students' page is, and how to get in."""
+class Lesson(NamedTuple):
+    """An exercise of the example courses, by its number on this site."""
+
+    exercise: int
+    folder: Path
+    definition: Definition
+
+
+async def imported(admin: AdminService) -> list[Lesson]:
+    """Put the example courses' exercises into the platform's tables."""
+    lessons = []
+    for file in sorted((migrations.ROOT / "examples").glob("*/*/exercise.toml")):
+        _, definition = read_exercise(file.parent)
+        number = await admin.import_exercise(file.parent, "teacher")
+        lessons.append(Lesson(number, file.parent, definition))
+    return lessons
+
+
+def _invite(
+    console: Console,
+    page: str,
+    tokens: Mapping[str, str],
+    lessons: Sequence[Lesson],
+    state: Path,
+) -> None:
+    """Say where the students' page is, how to get in, and what to type for something to happen."""
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     say()
     say(f"The students' page:  {page}", style="bold green")
     for name, token in tokens.items():
         label = f"{name}'s token:"
         say(f"  {label:<18} {token}")
-    say(f"  hand something in:  commserver submit 1 FILE --state-dir {state}")
+    for lesson in lessons:
+        definition = lesson.definition
+        files = ", ".join(definition.submission.files) or "one of any name"
+        kind = f"{definition.language}; file: {files}"
+        say(f"  exercise {lesson.exercise}: {definition.title} ({kind})")
+    say("  Hand something in, in another terminal:")
+    say(f"    {handing_in(lessons[0], next(iter(tokens)), state)}")
     say("  Ctrl-C ends it.")
+
+
+def handing_in(lesson: Lesson, student: str, state: Path) -> str:
+    """Return the command that hands a solution in, as it can be typed in the present folder."""
+    solution = lesson.folder / next(iter(lesson.definition.solutions))
+    command = ["submit", str(lesson.exercise), _near(solution)]
+    options = ["--username", student, "--state-dir", str(state)]
+    return shlex.join([*_program(), *command, *options])
+
+
+def _program() -> list[str]:
+    """Return how the present command was started."""
+    if Path(sys.argv[0]).name == "commserver":
+        return [sys.argv[0]]
+    return [sys.executable, "-m", "commserver.cli"]
+
+
+def _near(path: Path) -> str:
+    """Return a path as it is written in the present folder."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 async def _interrupted() -> None:
@@ -157,13 +212,12 @@ async def _interrupted() -> None:
     await stop.wait()
 
 
-async def _hand_in(admin: AdminService, students: Sequence[str]) -> list[Submission]:
+async def _hand_in(
+    admin: AdminService, lessons: Sequence[Lesson], students: Sequence[str]
+) -> list[Submission]:
     """Write every solution of the example courses as an attempt, students taking turns."""
     submissions: list[Submission] = []
-    for file in sorted((migrations.ROOT / "examples").glob("*/*/exercise.toml")):
-        folder = file.parent
-        _, definition = read_exercise(folder)
-        exercise = await admin.import_exercise(folder, "teacher")
+    for exercise, folder, definition in lessons:
         main = (definition.submission.files or ("",))[0]
         for solution, wanted in definition.solutions.items():
             student = students[len(submissions) % len(students)]

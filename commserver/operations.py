@@ -12,7 +12,7 @@ from commserver.core.clock import SystemClock
 from commserver.dao import migrations, ours
 from commserver.dao.dao_manager import DaoManager
 from commserver.dao.database_manager import DatabaseManager
-from commserver.dao.grants import ON_SQLITE, needed, statements
+from commserver.dao.grants import ON_SQLITE, needed, not_owned, statements
 from commserver.dao.plan import described
 from commserver.errors import StoreError
 from commserver.services.admin_service import AdminService
@@ -95,20 +95,25 @@ def operator() -> str:
         return f"cli:{number}"
 
 
-async def migrate(config: Config, *, with_platform: bool) -> None:
+async def migrate(config: Config, *, with_platform: bool) -> bool:
     """Bring the configured database to what this version needs; the audit says from where to where.
+
+    Returns whether there was anything to do.
 
     Raises:
         ConfigError, StoreError: it cannot be migrated.
     """
     async with opened(config) as database:
         before = await migrations.current(database)
+        platform = await migrations.current(database, migrations.PLATFORM)
         await migrations.upgrade(database, with_platform=with_platform)
         after = await migrations.current(database)
         if before != after:
             audit = AuditService(database, DaoManager(), SystemClock())
             detail = f"from {before or 'nothing'} to {after}"
             await audit.record(operator(), "migrate", "database", detail)
+        made = await migrations.current(database, migrations.PLATFORM)
+        return (before, platform) != (after, made)
 
 
 async def problems(config: Config) -> list[str] | None:
@@ -143,6 +148,8 @@ async def plan(config: Config, *, with_platform: bool) -> list[str]:
 async def grants(config: Config, role: str) -> list[str]:
     """Return, in lines of SQL, the rights that a role needs on the configured database.
 
+    None on what the role owns, such as our tables once it has migrated.
+
     Raises:
         ConfigError, StoreError: the database cannot be read, or would not be migrated.
     """
@@ -152,6 +159,6 @@ async def grants(config: Config, role: str) -> list[str]:
             raise StoreError(obstacle)
         if connection.dialect.name == "sqlite":
             return [ON_SQLITE]
-        return list(statements(needed(connection), role))
+        return list(statements(not_owned(connection, needed(connection), role), role))
 
     return await migrations.glance(config.database_url, look) or [ON_SQLITE]

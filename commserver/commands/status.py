@@ -15,7 +15,7 @@ from rich.text import Text
 
 from commserver.config import Config
 from commserver.errors import CommServerError, ConfigError
-from commserver.services.status_service import StatusReport
+from commserver.services.status_service import StatusReport, moment
 
 PATH = "/api/v1/admin/status"
 DEADLINE = 10.0  # seconds for the whole answer
@@ -119,7 +119,7 @@ async def _asked(address: str, token: str, trusted: ssl.SSLContext) -> bytes:
 def show(report: StatusReport, out: Console) -> None:
     """Print a report on one screen."""
     up = timedelta(seconds=int((report.at - report.since).total_seconds()))
-    out.print(f"commserver {report.version}, up since {report.since:%F %T} UTC ({up})")
+    out.print(f"commserver {report.version}, up since {moment(report.since)} ({up})")
     table = Table(box=None, pad_edge=False, show_header=False)
     for part, items in report.parts.items():
         names = [item.name if item.name != part else "" for item in items]

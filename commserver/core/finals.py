@@ -14,6 +14,7 @@ from commserver.core.jobs import AttemptId, OwnerId, Purpose, Recipient, RunId
 from commserver.core.states import State
 from commserver.core.text import clean_text
 
+ACCOUNT = "account:"  # begins the word for each platform account
 WEBHOOK = Recipient("webhook")  # the one address that hears of every end over HTTP
 
 
@@ -79,7 +80,7 @@ class Cursor:
 
 def account(owner: OwnerId) -> Recipient:
     """Return the recipient that all browsers of a platform account are together."""
-    return Recipient(f"account:{owner}")
+    return Recipient(f"{ACCOUNT}{owner}")
 
 
 def backend(name: str) -> Recipient:

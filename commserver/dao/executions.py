@@ -44,7 +44,8 @@ class StoredRun:
     """A run as its row has it; the board may know better where a local slot has it.
 
     ending: how it was judged or why it could not be, None when it was neither.
-    started_at: when its latest try began, where that was written down.
+    started_at: when its latest try began; for a slot of ours when it was leased, and known once
+        that try is over.
     runner, engine, leased_at: who had it last and from when, once that try is over; for runs of
         another process from its beginning.
     """

@@ -120,6 +120,22 @@ def lacking(connection: Connection, rights: Iterable[Right]) -> Iterator[Right]:
             yield right
 
 
+def not_owned(connection: Connection, rights: Iterable[Right], role: str) -> Iterator[Right]:
+    """Yield those of the rights that are on what the role does not own.
+
+    On what it owns it has them, and nobody else but a superuser may give them.
+    """
+    for right in rights:
+        catalog, kind = (
+            ("pg_namespace WHERE oid = to_regnamespace(:name)", "nsp")
+            if right.kind == "SCHEMA"
+            else ("pg_class WHERE oid = to_regclass(:name)", "rel")
+        )
+        query = sa.text(f"SELECT pg_get_userbyid({kind}owner) FROM {catalog}")  # noqa: S608  # ours
+        if connection.scalar(query, {"name": right.name}) != role:
+            yield right
+
+
 def statements(rights: Iterable[Right], role: str) -> Iterator[str]:
     """Yield the SQL that gives the rights to a role."""
     quoted = '"' + role.replace('"', '""') + '"'

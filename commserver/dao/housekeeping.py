@@ -55,6 +55,7 @@ class Held(NamedTuple):
     tokens: int
     notices: int
     contents: tuple[ContentHash, ...]
+    owed: tuple[tuple[Recipient, RunId], ...]  # ends that this made, in the order of the recipients
 
 
 class HousekeepingDAO(DAO):
@@ -185,6 +186,8 @@ class HousekeepingDAO(DAO):
     ) -> Held:
         """Forget an account: its tokens and finals, and whatever of its runs says who or what.
 
+        What others are owed of the runs stays: it names attempts and runs.
+
         The runs stay as blanks with their attempts, states and times, so that none is taken for
         work that was never run; those that had not ended are cancelled. The account's series goes
         on where it is: a number that was given once must not mean another final.
@@ -192,24 +195,24 @@ class HousekeepingDAO(DAO):
         Rows are locked in the order of a commit, runs before all that hangs on them: one that is
         under way is waited for and erased with the rest, a later one finds its run ended.
         """
-        query = select(_e.id, _e.content_hash, _e.state).where(_e.account_id == account)
+        query = select(_e.id, _e.content_hash, _e.state, _e.tell).where(_e.account_id == account)
         rows = (await connection.execute(query.order_by(_e.id).with_for_update())).all()
-        runs = [run for run, _, _ in rows]
-        names = sorted({name for _, name, _ in rows if name})
-        ended = sum(not state.ended for _, _, state in rows)
+        runs = [run for run, _, _, _ in rows]
+        names = sorted({name for _, name, _, _ in rows if name})
+        ended = [(run, tell.split()) for run, _, state, tell in rows if not state.ended]
+        owed = sorted((Recipient(to), RunId(run)) for run, tell in ended for to in tell)
         for some in _chunks(runs):
             await connection.execute(update(executions).where(_e.id.in_(some)).values(**_blank(at)))
             await connection.execute(delete(leases).where(leases.c.execution_id.in_(some)))
-        gone = 0
-        for whose in (_n.recipient == recipient, *(_n.execution_id.in_(s) for s in _chunks(runs))):
-            gone += (await connection.execute(delete(notices).where(whose))).rowcount
+        gone = await connection.execute(delete(notices).where(_n.recipient == recipient))
         removed = await connection.execute(delete(tokens).where(tokens.c.account_id == account))
         others: set[str] = set()
         for some in _chunks(names):
             query = select(_e.content_hash).where(_e.content_hash.in_(some)).distinct()
             others |= set(await connection.scalars(query))
         contents = tuple(ContentHash(name) for name in names if name not in others)
-        return Held(len(runs), ended, removed.rowcount, gone, contents)
+        counts = (len(runs), len(ended), removed.rowcount, gone.rowcount)
+        return Held(*counts, contents, tuple(owed))
 
 
 def _forgettable(ended: datetime) -> ColumnElement[bool]:

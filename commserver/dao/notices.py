@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, bindparam, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from commserver.core.finals import Final, Notice
+from commserver.core.finals import ACCOUNT, Final, Notice
 from commserver.core.jobs import AttemptId, Recipient, RunId
 from commserver.dao.dao import DAO
 from commserver.dao.executions import ended_by
@@ -109,6 +109,16 @@ class NoticeDAO(DAO):
         """Return how many finals are owed to anybody."""
         query = select(func.count()).select_from(notices).where(_n.delivered_at.is_(None))
         return await self._value(connection, query) or 0
+
+    async def owed_by_recipient(self, connection: AsyncConnection) -> list[tuple[Recipient, int]]:
+        """Return how many finals are owed to each who is no account, in the order of the words."""
+        query = (
+            select(_n.recipient, func.count())
+            .where(_n.delivered_at.is_(None), _n.recipient.not_like(f"{ACCOUNT}%"))
+            .group_by(_n.recipient)
+            .order_by(_n.recipient)
+        )
+        return [(Recipient(to), count) for to, count in await connection.execute(query)]
 
     async def pushed(
         self,

@@ -234,6 +234,16 @@ notices = Table(
     Column("pushed_at", UtcDateTime),  # when it first left, noted a moment later
 )
 
+# For what is read and written at each receipt, however long a series has become.
+for _moment in ("delivered_at", "pushed_at"):
+    Index(
+        f"ix_notices_{_moment.removesuffix('_at')}_not",
+        notices.c.recipient,
+        notices.c.seq,
+        sqlite_where=text(f"{_moment} IS NULL"),
+        postgresql_where=text(f"{_moment} IS NULL"),
+    )
+
 baseline = Table(
     "baseline",
     commserver,

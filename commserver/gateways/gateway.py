@@ -1,6 +1,17 @@
 """What the application knows of a gateway."""
 
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class LinkState:
+    """How a link to somebody else is, and `since` when; `why` it is down, "" while it is up."""
+
+    up: bool
+    since: datetime
+    why: str = ""
 
 
 class Gateway(Protocol):
@@ -12,4 +23,4 @@ class Gateway(Protocol):
         """Serve until stopped or cancelled; a peer that fails is the gateway's own affair."""
 
     def stop(self) -> None:
-        """Take nothing new; `run` returns once what was taken is safe."""
+        """Say and take nothing new; `run` returns once what was taken is safe."""

@@ -36,8 +36,15 @@ class Interpreter(Generic[Connection, Packet]):
 
     async def interpret(self, frame: bytes, connection: Connection) -> Packet | None:
         """Return the answer to one frame. Never raises but for cancellation."""
+        return await self._answer(lambda: self._decode(frame), connection)
+
+    async def act(self, packet: object, connection: Connection) -> Packet | None:
+        """Return the answer to one packet. Never raises but for cancellation."""
+        return await self._answer(lambda: packet, connection)
+
+    async def _answer(self, decoded: Callable[[], Any], connection: Connection) -> Packet | None:
         try:
-            packet = self._decode(frame)
+            packet = decoded()
             return await self._actions[type(packet)](packet, connection)
         except CommServerError as error:
             return self._refuse(error, connection)

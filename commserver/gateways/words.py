@@ -14,7 +14,8 @@ OTHER: Final = "OTHER"
 
 Target = Literal["EXERCICE", "CONTAINER", "OTHER"]
 
-LARGEST_ID = 2**63 - 1  # what both databases can hold
+LARGEST = 2**63 - 1  # what both databases can hold
+LONGEST = len(str(LARGEST))
 ID_SHOWN = 40  # characters of an id that is none
 
 _TARGETS: dict[str, Target] = {"attempt": EXERCICE, "container": CONTAINER}
@@ -68,10 +69,19 @@ def attempt_id(text: str | int) -> AttemptId:
     Raises:
         NotFound: no attempt can have this id.
     """
+    found = number(text)
+    if found is None:
+        raise NotFound("attempt", clean_text(str(text).strip()[:ID_SHOWN]))
+    return AttemptId(found)
+
+
+def number(text: str | int) -> int | None:
+    """Return a whole number from 0 that both databases can hold, None for anything else."""
     digits = str(text).strip()
-    if not (digits.isascii() and digits.isdigit()) or len(digits) > 19 or int(digits) > LARGEST_ID:
-        raise NotFound("attempt", clean_text(digits[:ID_SHOWN]))
-    return AttemptId(int(digits))
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > LONGEST:
+        return None
+    found = int(digits)
+    return found if found <= LARGEST else None
 
 
 def word(attempt: AttemptId | None) -> str:

@@ -14,7 +14,7 @@ from commserver.dao.dao_manager import DaoManager
 from commserver.dao.database_manager import DatabaseManager
 from commserver.dao.tokens import StoredToken
 from commserver.errors import DefinitionError, NotFound
-from commserver.graders.definition import Definition, parse
+from commserver.graders.definition import Definition, is_definition, parse
 from commserver.services.auth_service import fingerprint
 
 TOKEN_BYTES = 17  # 136 random bits
@@ -130,6 +130,26 @@ class AdminService:
             return exercise
 
         return await self._database.write(work)
+
+    async def expected_files(self, exercise: int) -> Sequence[str]:
+        """Return how the files are called that are to be handed in, none where any may be.
+
+        Raises:
+            NotFound: there is no such exercise.
+        """
+
+        async def work(connection: AsyncConnection) -> str | None:
+            if await self._daos.exercises.find(connection, exercise) is None:
+                raise NotFound("exercise", str(exercise))
+            return await self._daos.scripts.newest(connection, exercise)
+
+        grader = await self._database.read(work)
+        if grader is None or not is_definition(grader):
+            return ()
+        try:
+            return parse(grader).submission.files
+        except DefinitionError:  # whoever hands in is told so once it is judged
+            return ()
 
     async def add_attempt(
         self, account: int, exercise: int, files: Sequence[SourceFile]

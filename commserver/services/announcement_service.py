@@ -10,12 +10,12 @@ import structlog
 from commserver.core.clock import Clock
 from commserver.core.text import clean_text
 from commserver.dao.dao_manager import DaoManager
-from commserver.dao.database_manager import DatabaseManager
+from commserver.dao.database_manager import DatabaseManager, settled
 from commserver.errors import MalformedPacket
 
 log = structlog.get_logger(__name__)
 
-LONGEST = 4096  # bytes of UTF-8 that one announcement may have
+LONGEST = 2000  # characters that one announcement may have
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +67,23 @@ class AnnouncementService:
         now = self._clock.utc()
         if not text:
             raise MalformedPacket("an announcement needs a text", "text")
-        if len(text.encode()) > LONGEST:
-            raise MalformedPacket(f"the text is longer than {LONGEST} bytes", "text")
+        if len(text) > LONGEST:
+            raise MalformedPacket(f"the text is longer than {LONGEST} characters", "text")
         if until is not None and (until.tzinfo is None or until <= now):
             raise MalformedPacket("the end is no moment to come, with its time zone", "until")
+        # What is stored is told, also when whoever asked is gone by then.
+        return await settled(asyncio.create_task(self._said(text, until, now)))
+
+    async def _said(self, text: str, until: datetime | None, now: datetime) -> Announcement:
         async with self._turn:
             self._read = False  # until it is known how it went
             id = await self._database.write(
                 lambda c: self._daos.announcements.add(c, text, until=until, at=now)
             )
-            self._tell(Announcement(id, text, until))
+            said = Announcement(id, text, until)
+            self._tell(said)
         log.info("announced", announcement=id)
-        return Announcement(id, text, until)
+        return said
 
     async def withdraw(self) -> Announcement | None:
         """Take back what counts now; returns it without its text, None when there was nothing.
@@ -86,6 +91,9 @@ class AnnouncementService:
         Raises:
             StoreError: it still counts.
         """
+        return await settled(asyncio.create_task(self._withdrawn()))
+
+    async def _withdrawn(self) -> Announcement | None:
         async with self._turn:
             await self._known()
             current = self._valid()

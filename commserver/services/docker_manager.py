@@ -88,6 +88,7 @@ class _Engine:
     doubted: asyncio.Event = field(default_factory=asyncio.Event)
     idle: set[asyncio.Task[Lease]] = field(default_factory=set)
     why: str = "it has not answered yet"  # it is down; "" while it is up
+    told: bool = False  # the log has that it is down
 
     def offer(self, slot: int) -> Offer:
         """Return what a slot brings."""
@@ -197,7 +198,7 @@ class DockerManager:
             await self._clock.wait(engine.doubted, pause)
 
     def _up(self, engine: _Engine, images: frozenset[str]) -> None:
-        engine.why = ""
+        engine.why, engine.told = "", False
         if engine.up.is_set() and engine.images == images:
             return
         engine.images = images
@@ -211,8 +212,10 @@ class DockerManager:
 
     def _down(self, engine: _Engine, reason: str) -> None:
         engine.why = reason
-        if engine.up.is_set():
+        if not engine.told:
             log.error("engine_down", engine=engine.sandbox.name, reason=reason)
+            engine.told = True
+        if engine.up.is_set():
             engine.up.clear()
             for slot in engine.slots:
                 self._runs.leave(engine.runner(slot))

@@ -73,7 +73,8 @@ class EraseService:
         A server that has a run of it in hand finds the row ended when it comes to write, and drops
         the run.
 
-        What is handed in meanwhile may stay: it is new.
+        What is handed in meanwhile may stay: it is new. Who else was to be told of a run that had
+        not ended is owed its end, cancelled; a running server tells it with the next.
 
         Raises:
             StoreError: nothing was removed.
@@ -98,6 +99,8 @@ class EraseService:
 
         async def work(connection: AsyncConnection) -> Held:
             held = await self._daos.housekeeping.erase(connection, account, recipient, at)
+            for to, run in held.owed:
+                await self._daos.notices.add(connection, to, run, at)
             detail = f"{held.runs} runs, {held.tokens} tokens, {held.notices} finals"
             target = f"account {account}"
             await self._daos.audit.add(connection, self._who, "erase", target, detail, at=at)

@@ -2,8 +2,8 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -45,6 +45,7 @@ from commserver.services.run_service import RunService
 log = structlog.get_logger(__name__)
 
 LOOK_AGAIN = (0.1, 0.3, 1.0, 3.0)  # seconds until each further look at what is not there yet
+FURTHER_LOOKS = 2  # at the same time, so that those who are there do not wait for them
 LEASE_MARGIN = 120.0  # seconds a slot may need beside the sandboxed programs themselves
 NOBODYS = AttemptId(0)  # platforms count from 1
 ERASED = ContentHash("")  # the content of a run that has none: erased, or not to be read
@@ -125,6 +126,7 @@ class ExecService:
             alias.casefold(): ours for ours, names in docker.languages.items() for alias in names
         }
         self._turns: dict[AttemptId, _Turn] = {}
+        self._looks = asyncio.Semaphore(FURTHER_LOOKS)
 
     async def submit(
         self,
@@ -133,7 +135,7 @@ class ExecService:
         tell: Sequence[Recipient] = (),
         *,
         patient: bool = False,
-        aside: asyncio.Event | None = None,
+        meanwhile: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> Submitted:
         """Queue the attempt as it is now, by the rule "the same id again" (see `Board.submit`).
 
@@ -142,19 +144,22 @@ class ExecService:
         tell: who is owed the run's end for asking, whether or not the run is new.
         patient: look again for an attempt that is not there, or has no files, `LOOK_AGAIN` seconds
         later: backends may ask before they commit.
-        aside: set once it has to be looked for again: whoever is behind it need not wait.
+        meanwhile: entered for each pause until it is looked for again: nothing is under way then.
 
         Raises:
             NotFound: there is no such attempt, so there is nobody to tell.
             StoreError: nothing was taken; ask again.
         """
-        for pause in LOOK_AGAIN if patient else ():
-            if submitted := await self._submit(attempt, origin, tell, certain=False):
-                return submitted
-            if aside:
-                aside.set()
-            await self._clock.wait(asyncio.Event(), self._clock.now() + pause)
-        submitted = await self._submit(attempt, origin, tell, certain=True)
+        submitted = await self._submit(attempt, origin, tell, certain=not patient)
+        pauses = list(LOOK_AGAIN) if patient else []
+        while pauses and submitted is None:
+            with meanwhile():
+                await self._clock.wait(asyncio.Event(), self._clock.now() + pauses.pop(0))
+                await self._looks.acquire()
+            try:
+                submitted = await self._submit(attempt, origin, tell, certain=not pauses)
+            finally:
+                self._looks.release()
         if submitted is None:
             raise NotFound("attempt", str(attempt))
         return submitted
@@ -173,8 +178,9 @@ class ExecService:
             frozen = await self._frozen(seen)
             submitted = await self._claimed(seen.newest, frozen.name, origin)
             submitted = submitted or await self._take(seen, frozen, origin, tell)
-            if tell and not submitted.new:
-                await self._told(submitted.run, origin, tell)
+            everybody = (*tell, *self._tell)
+            if everybody and not submitted.new:
+                await self._told(submitted.run, origin, everybody)
             return submitted
 
     async def _told(self, run: RunId, origin: Origin, tell: Sequence[Recipient]) -> None:
@@ -188,6 +194,15 @@ class ExecService:
             return [await self._daos.notices.add(connection, to, run, at) for to in sorted(new)]
 
         self._dispatcher.asked(run, await self._database.write(work))
+
+    async def content(self, attempt: AttemptId) -> ContentHash | None:
+        """Return the name of what the attempt has handed in now, None when there is no such one.
+
+        Raises:
+            StoreError: it could not be looked up; `StoreRefused` when it never can be.
+        """
+        seen = await self._database.read(lambda c: self._asked(c, attempt))
+        return (await self._frozen(seen)).name if seen else None
 
     async def missed(self, attempt: AttemptId) -> ContentHash | None:
         """Return the content that ought to have been asked for and was not, None if there is none.
@@ -386,7 +401,8 @@ class ExecService:
         row = await self._database.read(lambda c: self._daos.executions.waiting_of(c, attempt))
         if row is None or self._dispatcher.board.job(row.job.id) is not None:
             return False
-        self._dispatcher.take_up(row.job, row.key, tries=row.tries, deaths=row.deaths)
+        job = row.job.telling(self._tell)
+        self._dispatcher.take_up(job, row.key, tries=row.tries, deaths=row.deaths)
         return True
 
     async def _has_ended(self, run: RunId) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import zip_longest
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -10,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commserver.core.execution import KIB, MIB, Failure, Flag, Judged
 from commserver.core.finals import WEBHOOK, account
-from commserver.core.jobs import AttemptId, Priority, Purpose, Recipient
+from commserver.core.jobs import AttemptId, Job, Priority, Purpose, Recipient
 from commserver.core.states import State
 from commserver.dao.attempts import Attempt
 from commserver.dao.dao_manager import DaoManager
@@ -238,10 +239,11 @@ def _refused(run: StoredRun) -> bool:
 
 def _queued(stored: _Stored) -> str:
     key = stored.run.key
-    before = {0: "nothing", 1: "one run"}.get(stored.ahead, f"{stored.ahead} runs")
+    before = {0: "no run", 1: "one run"}.get(stored.ahead, f"{stored.ahead} runs")
+    rank = f", with rank {key.tag:g}" if key.tag else ""
     return (
-        f"class {Priority(key.priority).name.lower()}, tag {key.tag:g}, entry {key.entry}; "
-        f"{before} of its lane stood before it then, as far as rows tell"
+        f"among the {Priority(key.priority).name.lower()} runs, as number {key.entry} of all that "
+        f"ever came in{rank}; as far as is known, {before} for the same image stood before it then"
     )
 
 
@@ -298,18 +300,23 @@ def _container(stored: _Stored) -> Iterator[Step]:
     else:
         isolation = f", isolation {record.isolation}" if record.isolation else ""
         runner = f", runner {record.runner}" if record.runner else ""
-        image = record.image or "not known"
+        image = f"{_image(stored.run.job)}{record.image or 'not known'}"
         yield Step("container", f"{record.container}, image {image}{isolation}{runner}")
+
+
+def _image(job: Job) -> str:
+    """Return the name of the image that a run asks for, with a space behind it, "" for none."""
+    asked = (one.values[0] for one in job.requires if one.name == "image" and len(one.values) == 1)
+    return next((f"commserver/{name} " for name in asked), "")
 
 
 def _cases(record: VerdictRecord) -> Iterator[Step]:
     """Yield what each process used and met."""
     if record.compile:
         yield Step("case", f"compilation: {_used(record.compile)}")
-    measured = {one.name: one for one in record.cases}
-    for case in record.verdict.cases:
+    # In the order of the cases, whatever the processes are called; none when it did not compile.
+    for case, used in zip_longest(record.verdict.cases, record.cases[: len(record.verdict.cases)]):
         points = f"{case.status}, {case.earned} of {case.points} points"
-        used = measured.get(case.name)
         yield Step("case", f"{case.name}: {points}" + (f"; {_used(used)}" if used else ""))
 
 
@@ -317,7 +324,7 @@ def _used(one: Measurement) -> str:
     memory = f"{one.memory / MIB:.1f} MiB" if one.memory >= MIB else f"{one.memory / KIB:.0f} KiB"
     met = ", ".join(str(flag.name).lower() for flag in Flag(one.flags)) or "none"
     return (
-        f"exit code {one.exit_code}, cpu {one.cpu:.3f} s, real {one.real:.3f} s, memory {memory}, "
+        f"{one.cpu:.2f} s of cpu, {one.real:.2f} s, {memory}; exit code {one.exit_code}, "
         f"limits met: {met}"
     )
 

@@ -16,7 +16,7 @@ from commserver.core.finals import Final
 from commserver.core.jobs import Recipient
 from commserver.dao.dao_manager import DaoManager
 from commserver.dao.database_manager import DatabaseManager
-from commserver.errors import StoreError
+from commserver.errors import StoreError, StoreRefused
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +52,8 @@ class FinalsService:
         self._pushes: dict[Recipient, tuple[int, datetime]] = {}  # likewise, with the next receipts
         self._pushes_due: float | None = None
         self._feeds: dict[Recipient, set[asyncio.Event]] = {}
-        self._written: asyncio.Future[None] | None = None  # when those are
+        # When those are: with what was wrong with those that can never be.
+        self._written: asyncio.Future[dict[Recipient, StoreRefused]] | None = None
         self._came = asyncio.Event()
         bus.subscribe(self._heard, RunEnded, RunAsked)
 
@@ -141,7 +142,9 @@ class FinalsService:
         if self._written is None:
             self._written = asyncio.get_running_loop().create_future()
         self._came.set()
-        await asyncio.shield(self._written)
+        refused = await asyncio.shield(self._written)
+        if error := refused.get(recipient):
+            raise error
 
     async def run(self) -> None:
         """Write receipts, until cancelled."""
@@ -155,7 +158,7 @@ class FinalsService:
             pushes, self._pushes, self._pushes_due = self._pushes, {}, None
             written, self._written = self._written, None
             try:
-                await self._write(
+                refused = await self._write(
                     [(to, seq, at) for to, (seq, at) in sorted(pushes.items())],
                     sorted(receipts.items()),
                 )
@@ -166,19 +169,51 @@ class FinalsService:
                     written.exception()  # they may all have left
             else:
                 if written:
-                    written.set_result(None)
+                    written.set_result(refused)
 
     async def _write(
         self,
         pushes: list[tuple[Recipient, int, datetime]],
         receipts: list[tuple[Recipient, int]],
-    ) -> None:
+    ) -> dict[Recipient, StoreRefused]:
+        """Write all, a good many at once; returns whose receipts can never be written, and why.
+
+        Raises:
+            StoreError: the database does not answer.
+        """
+        refused: dict[Recipient, StoreRefused] = {}
         at = self._clock.utc()
         for first in range(0, max(len(pushes), len(receipts)), RECEIPTS):
             some = slice(first, first + RECEIPTS)
-            await self._database.write(
-                partial(self._noted, pushes=pushes[some], receipts=receipts[some], at=at)
-            )
+            try:
+                await self._database.write(
+                    partial(self._noted, pushes=pushes[some], receipts=receipts[some], at=at)
+                )
+            except StoreRefused:  # one of them: the others are not to suffer for it
+                refused |= await self._write_each(pushes[some], receipts[some], at)
+        return refused
+
+    async def _write_each(
+        self,
+        pushes: list[tuple[Recipient, int, datetime]],
+        receipts: list[tuple[Recipient, int]],
+        at: datetime,
+    ) -> dict[Recipient, StoreRefused]:
+        refused: dict[Recipient, StoreRefused] = {}
+        for push in pushes:
+            try:
+                await self._database.write(partial(self._noted, pushes=[push], receipts=[], at=at))
+            except StoreRefused as error:
+                log.warning("push_not_stored", recipient=push[0], error=str(error))
+        for receipt in receipts:
+            try:
+                await self._database.write(
+                    partial(self._noted, pushes=[], receipts=[receipt], at=at)
+                )
+            except StoreRefused as error:
+                log.warning("receipt_not_stored", recipient=receipt[0], error=str(error))
+                refused[receipt[0]] = error
+        return refused
 
     async def _noted(
         self,

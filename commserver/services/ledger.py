@@ -10,7 +10,7 @@ from commserver.core.changes import Change, Conflict
 from commserver.core.clock import Clock
 from commserver.core.execution import Completed
 from commserver.core.finals import Notice, recipients
-from commserver.core.jobs import Job, Lease, LeaseId, Purpose, RunId
+from commserver.core.jobs import Job, Lease, LeaseId, Purpose, Recipient, RunId
 from commserver.core.states import Step
 from commserver.dao.dao_manager import DaoManager
 from commserver.dao.database_manager import DatabaseManager
@@ -35,7 +35,16 @@ class DatabaseLedger:
     that whoever is told of it finds them.
     """
 
-    def __init__(self, database: DatabaseManager, daos: DaoManager, clock: Clock) -> None:
+    def __init__(
+        self,
+        database: DatabaseManager,
+        daos: DaoManager,
+        clock: Clock,
+        *,
+        tell: Sequence[Recipient] = (),
+    ) -> None:
+        """`tell`: who is owed the end of every run, of those as well that were there before."""
+        self._tell = tuple(tell)
         self._database = database
         self._daos = daos
         self._clock = clock
@@ -52,6 +61,7 @@ class DatabaseLedger:
                     write,
                     at=at,
                     outcome=change.outcome if own else None,
+                    started=self._started(change, at) if own else None,
                     held=self._held(change, at) if own else None,
                 ):
                     raise _Conflict(write.job.id)
@@ -76,6 +86,17 @@ class DatabaseLedger:
         since = at - timedelta(seconds=self._clock.now() - lease.since)
         return Held(lease.offer.runner, lease.offer.engine, since)
 
+    def _started(self, change: Change, at: datetime) -> datetime | None:
+        """Return when the try that this change ends began, for a slot of ours, else None.
+
+        That our slots begin is not written down at that moment. They begin at once: it is when they
+        were given the run. One that is put back did not begin.
+        """
+        if change.ended is None or change.ended.offer.remote or change.step is Step.RELEASED:
+            return None
+        held = self._held(change, at)
+        return held.leased_at if held else None
+
     async def restore(self, board: Board) -> list[LeaseId]:
         """Put every run that has not ended onto the board, in its old order.
 
@@ -95,13 +116,14 @@ class DatabaseLedger:
         orphans: list[LeaseId] = []
         for run in runs:
             stored = held.get(run.job.id)
+            job = run.job.telling(self._tell)  # in its row with whatever is written next
             orphan = board.restore(
-                run.job,
+                job,
                 run.key,
                 run.state,
                 tries=run.tries,
                 deaths=run.deaths,
-                lease=self._lease(run.job, stored) if stored else None,
+                lease=self._lease(job, stored) if stored else None,
             )
             if orphan:
                 orphans.append(orphan.id)

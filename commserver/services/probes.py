@@ -3,7 +3,6 @@
 import asyncio
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
@@ -16,20 +15,24 @@ from commserver.core.dispatcher import Dispatcher
 from commserver.dao.dao_manager import DaoManager
 from commserver.dao.database_manager import DatabaseManager
 from commserver.services.docker_manager import DockerManager, EngineState
-from commserver.services.status_service import Item, Probe, Value
+from commserver.services.status_service import Item, Probe, Value, moment
 from commserver.services.sweep_service import SweepService
 
 DISK_LEAST = 1 << 30  # bytes that ought to be free on the disk of the state directory
 DISK_LEAST_SHARE = 0.05  # of it
 
 
-@dataclass(frozen=True, slots=True)
-class LinkState:
+class LinkState(Protocol):
     """How a link to somebody else is, and `since` when; `why` it is down, "" while it is up."""
 
-    up: bool
-    since: datetime
-    why: str = ""
+    @property
+    def up(self) -> bool: ...
+
+    @property
+    def since(self) -> datetime: ...
+
+    @property
+    def why(self) -> str: ...
 
 
 class Linked(Protocol):
@@ -78,7 +81,7 @@ def _engine(state: EngineState, busy: int) -> Item:
     values: dict[str, Value] = {"up": up, "slots": slots, "busy": busy}
     values["images"] = " ".join(sorted(images))
     if why:
-        return Item(name, f"down: {why}", values, f"engine {name} is down: {why}")
+        return Item(name, "down", values, f"engine {name} is down: {why}")
     says = f"up, {busy} of {slots} slots busy, images {', '.join(sorted(images)) or 'none'}"
     advice = "run `commserver images build`"
     return Item(name, says, values, "" if images else f"engine {name} has no images: {advice}")
@@ -96,9 +99,27 @@ def links(backends: Sequence[Linked]) -> Probe:
 def _link(name: str, state: LinkState) -> Item:
     values: dict[str, Value] = {"up": state.up, "since": state.since.isoformat(), "why": state.why}
     if state.up:
-        return Item(name, f"link up since {state.since:%F %T}", values)
-    down = f"down since {state.since:%F %T} UTC: {state.why}"
-    return Item(name, f"link {down}", values, f"the link to backend {name} is {down}")
+        return Item(name, f"link up since {moment(state.since)}", values)
+    down = f"down since {moment(state.since)}"
+    problem = f"the link to backend {name} is {down}: {state.why}"
+    return Item(name, f"link {down}", values, problem)
+
+
+def webhook(one: Linked | None) -> Probe:
+    """Look whether the webhook's receiver takes what it is told; nothing where there is none."""
+
+    async def probe() -> Sequence[Item]:
+        return [_receiver(one.name, one.state)] if one else []
+
+    return probe
+
+
+def _receiver(name: str, state: LinkState) -> Item:
+    values: dict[str, Value] = {"up": state.up, "since": state.since.isoformat(), "why": state.why}
+    if state.up:
+        return Item(name, f"takes finals since {moment(state.since)}", values)
+    says = f"takes none since {moment(state.since)}"
+    return Item(name, says, values, f"the receiver of the {name} {says}: {state.why}")
 
 
 def browsers(count: Callable[[], int], most: int) -> Probe:
@@ -153,7 +174,7 @@ def sweep(service: SweepService, config: Queue) -> Probe:
             return [Item("sweep", "off", {"mode": "off", "last": None})]
         last = service.swept_at
         values = {"mode": config.sweep, "last": last.isoformat() if last else None}
-        return [Item("sweep", f"last {last:%F %T}" if last else "not yet", values)]
+        return [Item("sweep", f"last {moment(last)}" if last else "not yet", values)]
 
     return probe
 

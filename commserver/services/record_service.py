@@ -87,6 +87,15 @@ class RecordService:
 
         return await self._database.read(work)
 
+    async def name_of(self, account: int) -> str:
+        """Return the user name of an account, "" if nobody knows it.
+
+        Raises:
+            StoreError: the database did not answer.
+        """
+        name = await self._database.read(lambda c: self._daos.accounts.name_of(c, account))
+        return name or ""
+
     async def latest_of(self, account: int, limit: int = 50) -> Sequence[AttemptRecord]:
         """Return the newest attempts of an account that were ever to be run, newest run first.
 

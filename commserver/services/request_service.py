@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commserver.core.clock import Clock
-from commserver.core.jobs import AttemptId, Origin, RunId, content_hash
+from commserver.core.jobs import AttemptId, ContentHash, Origin, Purpose, RunId, content_hash
+from commserver.core.states import State
 from commserver.dao.dao_manager import DaoManager
 from commserver.dao.database_manager import DatabaseManager
+from commserver.dao.executions import StoredRun
 from commserver.dao.requests import StoredRequest
-from commserver.errors import KeyReused
+from commserver.errors import KeyReused, StoreRefused
 from commserver.services.exec_service import ExecService
 
 NEWEST = 100  # runs of an attempt among which the one is looked for that an earlier try has made
@@ -29,8 +31,9 @@ class _Turn:
 class RequestService:
     """Gives one request one run, by the key that its sender has chosen.
 
-    The key is stored before the run is made. A process that ends in between leaves a key without a
-    run: who sends it again gets the run that was made since, if there is one.
+    The key is stored before the run is made. A process that ends before it has noted which run that
+    is leaves a key without one: who sends it again gets the run that has this key for its origin's
+    reference, else one of the very content that was there for it, whoever asked.
     """
 
     def __init__(
@@ -44,6 +47,8 @@ class RequestService:
 
     async def submit(self, key: str, attempt: AttemptId, origin: Origin) -> RunId:
         """Return the run that stands for this request, queued now if it is new.
+
+        origin: with the key as its reference, by which the run is found again.
 
         Raises:
             KeyReused: the key stands for another attempt.
@@ -71,18 +76,33 @@ class RequestService:
     async def _made(
         self, stored: StoredRequest, attempt: AttemptId, origin: Origin
     ) -> RunId | None:
-        """Return the run that an earlier try to carry this out has made, None if it made none."""
+        """Return the run that an earlier try has made or found, None if there is none.
 
-        async def work(connection: AsyncConnection) -> RunId | None:
-            runs = await self._daos.executions.of_attempt(connection, attempt, NEWEST)
-            since = [
+        A run that was there already, and is somebody else's, says nothing of this request. It is
+        known by its content, of which a request while it is in hand makes no second run.
+        """
+
+        async def work(connection: AsyncConnection) -> list[StoredRun]:
+            return await self._daos.executions.of_attempt(connection, attempt, NEWEST)
+
+        runs = [run for run in await self._database.read(work) if run.job.purpose is Purpose.SUBMIT]
+        own = [run for run in runs if run.job.origin == origin]
+        if not own:
+            content = await self._content(attempt)
+            own = [
                 run
                 for run in runs
-                if run.job.origin[:2] == origin[:2] and run.created_at >= stored.created_at
+                if run.job.content == content
+                and run.state is not State.SUPERSEDED
+                and (run.ended_at is None or run.ended_at >= stored.created_at)
             ]
-            return min(since, key=lambda run: run.created_at).job.id if since else None
+        return min(own, key=lambda run: run.created_at).job.id if own else None
 
-        return await self._database.read(work)
+    async def _content(self, attempt: AttemptId) -> ContentHash | None:
+        try:
+            return await self._execs.content(attempt)
+        except StoreRefused:
+            return None
 
     @asynccontextmanager
     async def _turn(self, key: str) -> AsyncIterator[None]:

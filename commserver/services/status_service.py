@@ -12,6 +12,8 @@ from commserver.errors import CommServerError
 
 PROBE_DEADLINE = 2.0  # seconds for one part to say how it is
 
+NO_ANSWER = "no answer"  # why stands with what an admin has to look at
+
 Value = bool | int | float | str | None
 
 
@@ -19,7 +21,8 @@ class Item(Struct, frozen=True):
     """One thing of a part, such as one engine.
 
     says: how it is, in words. values: the same for programs; moments are ISO texts in UTC.
-    problem: what an admin has to look at, a sentence; "" when all is well.
+    problem: what an admin has to look at, a sentence; "" when all is well. It says why: `says` does
+    not, since both are on one screen.
     """
 
     name: str
@@ -40,6 +43,11 @@ class StatusReport(Struct, frozen=True):
     since: datetime
     problems: list[str]
     parts: dict[str, list[Item]]
+
+
+def moment(at: datetime) -> str:
+    """Return a moment as people are told it."""
+    return f"{at:%F %T} UTC"
 
 
 Probe = Callable[[], Awaitable[Sequence[Item]]]
@@ -76,14 +84,14 @@ class StatusService:
         await asyncio.wait({task}, timeout=self._deadline)
         if not task.done():
             late = f"did not answer in {self._deadline:g} s"
-            return [Item(name, late, problem=f"{name}: {late}")]
+            return [Item(name, NO_ANSWER, problem=f"{name}: {late}")]
         return task.result()
 
     async def _ask(self, name: str) -> Sequence[Item]:
         try:
             return await self._probes[name]()
         except (CommServerError, OSError) as error:
-            return [Item(name, str(error), problem=f"{name}: {error}")]
+            return [Item(name, NO_ANSWER, problem=f"{name}: {error}")]
         finally:
             del self._asking[name]
 

@@ -57,6 +57,7 @@ def routes(
         Route("/", pages.page),
         Route("/static/{path:path}", pages.static),
         Route("/api/v1/config", pages.config),
+        Route("/api/v1/me", pages.me),
         Route("/api/v1/me/attempts", pages.attempts),
         Route("/api/v1/me/attempts/{id}", pages.attempt),
     )
@@ -111,6 +112,15 @@ class Pages:
         return _json(
             packets.PageConfig(self._http.websocket_url, str(self._websocket_port()), tls),
         )
+
+    async def me(self, request: Request) -> Response:
+        """Return who asks."""
+
+        async def answer(identity: Identity) -> packets.Me:
+            name = await self._records.name_of(identity.account)
+            return packets.Me(str(identity.account), name)
+
+        return await self._for_user(request, answer)
 
     async def attempts(self, request: Request) -> Response:
         """Return the newest attempts of whoever asks."""

@@ -20,6 +20,13 @@ class PageConfig(msgspec.Struct, frozen=True):
     tls: str
 
 
+class Me(msgspec.Struct, frozen=True):
+    """Who asks; `name` is "" if nobody knows it."""
+
+    id: str
+    name: str
+
+
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """An attempt as its newest run is now.
 

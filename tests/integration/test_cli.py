@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import sqlite3
+import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -107,6 +108,37 @@ def test_check_config_prints_what_will_be_used_without_secrets(
     assert "hush" not in ran.out + ran.err
 
 
+@pytest.mark.parametrize(
+    ("text", "warned"),
+    [
+        ("", ["backend.token"]),
+        ("[backend]\nenabled = false", []),
+        ('[backend]\ntoken = "x"', []),
+        (
+            "[backend.links.east]\nport = 1\n[backend.links.west]\ntoken = 'x'",
+            ["backend.links.east.token"],
+        ),
+    ],
+)
+def test_an_empty_token_is_warned_of(
+    run: Run,
+    state: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    warned: list[str],
+) -> None:
+    monkeypatch.delenv("COMMSERVER_BACKEND__ENABLED")
+    file = tmp_path / "my.toml"
+    file.write_text(text)
+
+    ran = run("check-config", "--config", file, "--state-dir", state)
+
+    assert ran.code == 0
+    said = [line for line in ran.lines if line.startswith("warning: ")]
+    assert [line.split()[1] for line in said] == warned
+
+
 def test_a_wrong_configuration_is_told_with_all_its_problems(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +155,14 @@ def test_a_wrong_configuration_is_told_with_all_its_problems(
             "queue.limit",
             "queue.[/red]",
         ]
+
+
+def test_what_takes_long_to_load_is_not_loaded_for_every_command() -> None:
+    code = "import sys, commserver.cli; print(*sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert not {"commserver.app", "uvicorn", "docker", "jwt"} & set(done.stdout.split())
 
 
 def test_no_command_and_an_unknown_one_are_misuse(run: Run) -> None:
@@ -148,6 +188,19 @@ def test_migrate_makes_the_platforms_tables_where_it_is_told_to(run: Run, tmp_pa
         assert run("migrate", "--with-platform", "--state-dir", tmp_path / "new").code == 0
 
     assert select(tmp_path / "new", "SELECT count(*) FROM accounts") == [(0,)]
+
+
+def test_a_migration_with_nothing_to_do_says_so(run: Run, tmp_path: Path) -> None:
+    where = ("--state-dir", tmp_path / "new")
+    assert run("migrate", *where).out.startswith("migrated: sqlite")
+
+    again = run("migrate", *where)
+    assert again.out.startswith("nothing to do, it was migrated before: sqlite")
+    assert again.code == 0
+
+    assert run("migrate", "--with-platform", *where).out.startswith("migrated: sqlite")
+    again = run("migrate", "--with-platform", *where)
+    assert again.out.startswith("nothing to do")
 
 
 def test_migrate_leaves_a_live_platforms_tables_alone(run: Run, tmp_path: Path) -> None:
@@ -220,6 +273,14 @@ def test_nobody_is_added_to_a_live_platforms_accounts(run: Run, state: Path, sou
 
         assert (ran.code, ran.lines) == (1, ["there is no account nosuchuser"])
     assert select(state, "SELECT * FROM accounts") == []
+
+
+def test_the_account_of_a_token_is_told_beside_it(run: Run, state: Path) -> None:
+    made = run("token", "create", "ada", "--state-dir", state)
+
+    [(account,)] = select(state, "SELECT id FROM accounts WHERE username = 'ada'")
+    assert made.err == f"account {account}\n"
+    assert len(made.out.split()) == 1
 
 
 def test_a_fingerprint_is_listed_whole_whatever_is_beside_it(run: Run, state: Path) -> None:
@@ -332,6 +393,59 @@ def test_an_attempt_is_written_and_pushed(run: Run, site: Path, source: Path, pe
     assert select(site, "SELECT user_exercise_id, name, content FROM codes") == [
         (1, "main.py", "print('é')\n")
     ]
+
+
+def test_a_single_file_gets_the_single_name_that_is_expected(
+    run: Run, state: Path, folder: Path, source: Path
+) -> None:
+    (folder / "exercise.toml").write_text(exercise('submission.files = ["task.py"]'))
+    assert run("exercise", "import", folder, "--state-dir", state).code == 0
+
+    ran = run("submit", 1, source, "--push", "", "--state-dir", state)
+
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out == "main.py is handed in as task.py, as exercise 1 expects\nattempt 1\n"
+    assert select(state, "SELECT name FROM codes") == [("task.py",)]
+
+
+@pytest.mark.parametrize(
+    ("expected", "names"),
+    [
+        ('["task.py", "more.py"]', ["main.py"]),
+        ('["task.py"]', ["task.py", "other.py"]),
+        ('["task.py"]', ["main.py", "other.py"]),
+    ],
+)
+def test_files_that_are_not_those_of_the_exercise_are_refused(
+    run: Run, state: Path, folder: Path, expected: str, names: list[str]
+) -> None:
+    (folder / "exercise.toml").write_text(exercise(f"submission.files = {expected}"))
+    assert run("exercise", "import", folder, "--state-dir", state).code == 0
+    files = [folder / name for name in names]
+    for file in files:
+        file.write_text("pass")
+
+    ran = run("submit", 1, *files, "--push", "", "--state-dir", state)
+
+    wanted = ", ".join(json.loads(expected))
+    assert ran.code == 2
+    assert ran.lines == [f"exercise 1 expects {wanted}; these are {', '.join(names)}"]
+    assert select(state, "SELECT * FROM user_exercises") == []
+
+
+def test_files_of_the_right_names_are_handed_in_in_any_order(
+    run: Run, state: Path, folder: Path
+) -> None:
+    (folder / "exercise.toml").write_text(exercise('submission.files = ["a.py", "b.py"]'))
+    assert run("exercise", "import", folder, "--state-dir", state).code == 0
+    for name in ("a.py", "b.py"):
+        (folder / name).write_text("pass")
+
+    files = folder / "b.py", folder / "a.py"
+    ran = run("submit", 1, *files, "--push", "", "--state-dir", state)
+
+    assert (ran.code, ran.out) == (0, "attempt 1\n")
+    assert sorted(select(state, "SELECT name FROM codes")) == [("a.py",), ("b.py",)]
 
 
 def test_an_attempt_may_be_written_without_a_push(run: Run, site: Path, source: Path) -> None:

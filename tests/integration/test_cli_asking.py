@@ -142,6 +142,8 @@ async def test_a_server_with_a_problem_says_which(outside: None, config: Config)
 
     assert not well
     assert "! engine engine is down" in asked.said
+    [down] = [line for line in asked.said.splitlines() if line.startswith("! engine ")]
+    assert asked.said.count(down.partition(": ")[2]) == 1  # why, once
     assert "! the link to backend backend is down since" in asked.said
     told = json.loads(as_json.said)
     assert len(told["problems"]) == 2

@@ -37,6 +37,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     for name in os.environ:
         if name.startswith("COMMSERVER_"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("COMMSERVER_BACKEND__TOKEN", "given")  # or `check-config` warns
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(logs, "configure", lambda *_: None)  # loggers remember their stream
 
@@ -320,6 +321,16 @@ def test_rights_are_printed_as_sql_that_an_owner_can_run(
     cluster.sql('CREATE ROLE "a ""b"""')
     cluster.sql("\n".join(printed.out), database)
     cluster.sql('DROP OWNED BY "a ""b"""; DROP ROLE "a ""b"""', database)
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql"], indirect=True)
+def test_rights_on_what_the_role_owns_are_not_printed(run: Run, url: str) -> None:
+    owner = make_url(url).username
+    assert owner
+
+    printed = run("migrate", "--grants", owner, url=url).out
+
+    assert [line for line in printed if "ON SCHEMA" not in line] == []
 
 
 @pytest.mark.parametrize("engine_name", ["sqlite"], indirect=True)

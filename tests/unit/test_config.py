@@ -178,12 +178,35 @@ def test_nothing_can_be_changed_afterwards() -> None:
         ('[docker]\nhosts = "unix:///x"', "docker.hosts: "),
         ('[log]\nlevel = "LOUD"', "log.level: "),
         ('[backend]\ntoken = "a"\ntoken_file = "b"', "backend: "),
+        ('[backend.links.a]\ntoken = "a"\ntoken_file = "b"', "backend.links.a: "),
+        ("[backend.links.a]\n[backend.links.b]\nport = 9500", "backend: "),
+        ('[backend.links.a]\nhost = "Host"\n[backend.links.b]\nhost = "host"', "backend: "),
+        ("[backend.links.school-a]\nport = 1", "backend.links.school-a"),
     ],
 )
 def test_a_problem_is_named_by_its_key(folder: Path, text: str, problem: str) -> None:
     [said] = problems(written(folder, text))
 
     assert said.startswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[browser]\nprot = 1", "browser.prot: unknown key; did you mean `port`?"),
+        ("brwoser = 1", "brwoser: unknown key; did you mean `browser`?"),
+        ("[browser.jwt]\nlee = 1", "browser.jwt.lee: unknown key; did you mean `leeway`?"),
+        (
+            "[backend.links.east]\ntokn = 'x'",
+            "backend.links.east.tokn: unknown key; did you mean `token`?",
+        ),
+        ("[queue]\nzzz = 1", "queue.zzz: unknown key"),
+    ],
+)
+def test_a_key_that_nobody_knows_is_told_with_the_one_that_may_be_meant(
+    folder: Path, text: str, said: str
+) -> None:
+    assert problems(written(folder, text)) == [said]
 
 
 def test_all_problems_are_told_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,6 +262,12 @@ def test_a_file_that_is_not_toml_is_a_problem(folder: Path, content: bytes) -> N
     [said] = problems()
 
     assert said.startswith("commserver.toml: ")
+
+
+def test_links_to_one_host_at_two_ports_and_to_two_hosts_at_one_port_are_right() -> None:
+    links = {"a": {"host": "x"}, "b": {"host": "x", "port": 9501}, "c": {"host": "y"}}
+
+    assert set(Backend.model_validate({"links": links}).each) == set(links)
 
 
 # -- secrets --------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ SHARED_GATEWAY = {
         "tls",
         "words",
         "doorkeeper",
+        "listening",
     )
 }
 RULES: dict[str, set[str]] = {  # the longest name that fits counts
@@ -47,10 +48,12 @@ RULES: dict[str, set[str]] = {  # the longest name that fits counts
     "gateways.gateway": set(),
     "gateways.proxies": {"errors"},
     "gateways.limits": set(),
+    "gateways.listening": {"core"},
     "web": {"core", "services", "errors"} | SHARED_GATEWAY,
     "reference": set(),
     "app": {"*"},
     "operations": {"*"},
+    "descriptors": {"gateways.listening"},
     "cli": {"*"},
     "commands": {"*"},
     "cluster": {"errors"},

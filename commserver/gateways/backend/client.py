@@ -11,28 +11,33 @@ import structlog
 
 from commserver.config import Backend
 from commserver.core.clock import Clock, SystemClock
-from commserver.errors import ConfigError, PacketTooLarge, Unanswered
+from commserver.core.finals import Final
+from commserver.errors import ConfigError, PacketTooLarge, StoreError, Unanswered
 from commserver.gateways import framing, tls
 from commserver.gateways.backend import notices, packets
-from commserver.gateways.backend.actions import ACTIONS
+from commserver.gateways.backend.actions import ACTIONS, TAKING
 from commserver.gateways.backend.link import Link, Turn
 from commserver.gateways.backend.protocol import BackendProtocol, Phase
+from commserver.gateways.gateway import LinkState
 from commserver.gateways.interpreter import Interpreter
 from commserver.gateways.reconnect import BackOff
 from commserver.services.exec_service import ExecService
 from commserver.services.finals_service import FinalsService
-from commserver.services.probes import LinkState
 
 log = structlog.get_logger(__name__)
 
 CHUNK = 64 * 1024  # bytes read at once
-AT_ONCE = 256  # frames of one link that are acted upon at once; with more it is not read on
+AT_ONCE = 2_000  # EXERCISEs of one link that are looked for at once; with more none is taken
 DRAIN = 0.5  # seconds of silence after which nothing more is expected from a link being closed
+PARTING = 5.0  # seconds in which a backend may hear what became of its last words
+LAST_WORDS = 2.0  # seconds for what has ended to be told when we stop
 SILENCE = 1.0  # seconds without a refusal after which a silent backend is told what it is owed
 KEEPALIVE = {  # a peer that died without a word is noticed within a minute, where it can be set
     "TCP_KEEPIDLE": 30,  # seconds
     "TCP_KEEPINTVL": 10,  # seconds
     "TCP_KEEPCNT": 3,
+    # No probes are sent while something waits for its receipt: that is given up after so long.
+    "TCP_USER_TIMEOUT": 60_000,  # milliseconds
 }
 
 
@@ -69,36 +74,39 @@ class Client:
         self._exec = exec_service
         self._finals = finals
         self._clock = clock or SystemClock()
-        self._interpreter: Interpreter[Turn, packets.Sent] = Interpreter(
+        self._hearing: Interpreter[Turn, packets.Sent] = Interpreter(
             packets.decode, ACTIONS, notices.refuse
+        )
+        self._taking: Interpreter[Turn, packets.Sent] = Interpreter(
+            packets.decode, TAKING, notices.refuse
         )
         self._back_off = BackOff(config.retry_first, config.retry_most)
         self._questions = itertools.count(1)
         self._up: Link | None = None
+        self._working: asyncio.Task[None] | None = None  # on what the latest link has brought
         self.state = LinkState(False, self._clock.utc(), "not dialled yet")
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
         """Stay connected until stopped or cancelled."""
         with structlog.contextvars.bound_contextvars(gateway="backend", peer=self.name):
-            while not self._stopping.is_set():
-                try:
-                    await self._link()
-                except (OSError, UnicodeError, ConfigError) as error:
-                    log.warning("link_down", error=self._said(error))
-                    self._down(self._said(error))
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._back_off.pause()):
-                        await self._stopping.wait()
+            async with asyncio.TaskGroup() as lasting:
+                while not self._stopping.is_set():
+                    try:
+                        await self._link(lasting)
+                    except (OSError, UnicodeError, ConfigError) as error:
+                        log.warning("link_down", error=self._said(error))
+                        self._down(self._said(error))
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(self._back_off.pause()):
+                            await self._stopping.wait()
 
     def stop(self) -> None:
-        """Take nothing new: tell the backend, act on what it has sent by then, and let `run` end.
+        """Say what has ended, then that we stop; act on what has been sent by then; end `run`.
 
         What is still under way after `DRAIN` seconds stays unread; `run` may be cancelled then.
         """
         self._stopping.set()
-        if self._up:
-            self._up.finish()
 
     async def authenticate(self, token: str) -> int | None:
         """Return the account whose token this is, None when the backend does not know it.
@@ -119,7 +127,7 @@ class Client:
 
     # -- one link ---------------------------------------------------------------------------------
 
-    async def _link(self) -> None:
+    async def _link(self, lasting: asyncio.TaskGroup) -> None:
         """Dial, and serve the link until it ends."""
         config = self._config
         async with asyncio.timeout(config.connect_timeout):
@@ -141,7 +149,7 @@ class Client:
             if await link.write(hello):
                 self.state = LinkState(True, self._clock.utc())
                 log.info("link_up")
-            await self._serve(reader, link)
+            await self._serve(reader, link, lasting)
         finally:
             self._up = None
             if self.state.up:
@@ -157,19 +165,24 @@ class Client:
         config = self._config  # read anew for each link: certificates are renewed
         return tls.client_context(config.tls_ca, config.tls_cert, config.tls_key)
 
-    async def _serve(self, reader: _Reader, link: Link) -> None:
-        """Act on what comes until nothing does, and say what is to be said meanwhile."""
+    async def _serve(self, reader: _Reader, link: Link, lasting: asyncio.TaskGroup) -> None:
+        """Act on what comes until nothing does, and say what is to be said meanwhile.
+
+        What was read is taken to its end in `lasting`, also when the link is long down: it was sent
+        once and forgotten. The next link does not wait for that, but its work does.
+        """
+        working = self._working = lasting.create_task(self._work(link, self._working))
         async with asyncio.TaskGroup() as tasks:
+            telling = tasks.create_task(self._tell(link))
             beside = [
-                tasks.create_task(self._tell(link)),
+                telling,
+                tasks.create_task(self._part(link, telling)),
                 tasks.create_task(self._keep_alive(link)),
             ]
-            turns: set[asyncio.Task[None]] = set()
             try:
-                end = await self._read(reader, link, tasks, turns)
+                end = await self._read(reader, link, tasks)
             finally:
-                for task in beside:
-                    task.cancel()
+                lasting.create_task(link.exercises.put(None))
             self._up = None
             if link.protocol.phase is Phase.REFUSED:
                 self._down("it refused our HANDSHAKE")
@@ -178,7 +191,18 @@ class Client:
                 self._down(end)
                 log.log(INFO if self._stopping.is_set() else WARNING, "link_down", error=end)
             link.deserted()
-            # Sent once and forgotten by the backend: what is looked for again is still found.
+            # A backend that only says nothing more may still hear what becomes of it.
+            await asyncio.wait({working}, timeout=PARTING)
+            for task in beside:
+                task.cancel()
+
+    async def _work(self, link: Link, former: asyncio.Task[None] | None) -> None:
+        """Take what a link brings, once what the one before it has brought is taken."""
+        if former:
+            await asyncio.wait({former})
+        turns: set[asyncio.Task[None]] = set()
+        async with asyncio.TaskGroup() as tasks:
+            await self._take(link, tasks, turns)
             await self._found(turns)
 
     async def _read(
@@ -186,23 +210,18 @@ class Client:
         reader: _Reader,
         link: Link,
         tasks: asyncio.TaskGroup,
-        turns: set[asyncio.Task[None]],
     ) -> str:
         """Act on each frame until there are no more; returns why.
 
-        One after the other, but for those that have stepped aside: a slow database slows the
-        backend, no more.
+        An EXERCISE is only noted, for `_take`: answers and receipts do not wait for the database
+        to take all that was pushed before them.
         """
-        room = asyncio.Semaphore(AT_ONCE)
-        while data := await self._next(reader):
+        while data := await self._next(reader, link):
             try:
                 while frames := link.protocol.receive(data):
                     for frame in frames:
-                        await room.acquire()
                         turn = Turn(link)
-                        task = tasks.create_task(self._act(frame, turn, room))
-                        turns.add(task)
-                        task.add_done_callback(turns.discard)
+                        tasks.create_task(self._hear(frame, turn))
                         await turn.aside.wait()
                         if link.protocol.phase is Phase.REFUSED:
                             return "refused"
@@ -213,18 +232,41 @@ class Client:
                 self._back_off.reset()
         return "closed"
 
-    async def _act(self, frame: bytes, turn: Turn, room: asyncio.Semaphore) -> None:
+    async def _hear(self, frame: bytes, turn: Turn) -> None:
         try:
-            if answer := await self._interpreter.interpret(frame, turn):
+            if answer := await self._hearing.interpret(frame, turn):
                 await turn.link.send(answer)
         finally:
             turn.aside.set()
-            room.release()
 
-    async def _next(self, reader: asyncio.StreamReader) -> bytes:
-        """Return what has come, b"" at the end of the link or, while stopping, of patience."""
+    async def _take(
+        self, link: Link, tasks: asyncio.TaskGroup, turns: set[asyncio.Task[None]]
+    ) -> None:
+        """Take each EXERCISE that was read, until the last.
+
+        One after the other, but for those that have stepped aside: a slow database slows the
+        backend, no more.
+        """
+        room = asyncio.Semaphore(AT_ONCE)
+        while packet := await link.exercises.get():
+            await room.acquire()
+            turn = Turn(link)
+            task = tasks.create_task(self._submit(packet, turn))
+            task.add_done_callback(lambda _: room.release())
+            _kept(turns, task)
+            await turn.aside.wait()
+
+    async def _submit(self, packet: packets.Exercise, turn: Turn) -> None:
+        try:
+            if answer := await self._taking.act(packet, turn):
+                await turn.link.send(answer)
+        finally:
+            turn.aside.set()
+
+    async def _next(self, reader: asyncio.StreamReader, link: Link) -> bytes:
+        """Return what has come, b"" at the end of the link or, after our last word, of patience."""
         read = asyncio.ensure_future(reader.read(CHUNK))
-        stop = asyncio.ensure_future(self._stopping.wait())
+        stop = asyncio.ensure_future(link.finished.wait())
         try:
             await asyncio.wait({read, stop}, return_when=asyncio.FIRST_COMPLETED)
             if not read.done():
@@ -258,9 +300,31 @@ class Client:
         await self._clock.wait(link.welcome, self._clock.now() + SILENCE)
         async with contextlib.aclosing(self._finals.feed(link.recipient)) as feed:
             async for final in feed:
-                await link.accepted(final.attempt)
-                if await link.send(notices.final(final)):
-                    self._finals.pushed(link.recipient, final.seq)
+                await self._tell_one(link, final)
+
+    async def _tell_one(self, link: Link, final: Final) -> None:
+        await link.accepted(final)
+        link.told = final.seq
+        if await link.send(notices.final(final)):
+            self._finals.pushed(link.recipient, final.seq)
+
+    async def _part(self, link: Link, telling: asyncio.Task[None]) -> None:
+        """Once we stop, tell what has ended until then, and say nothing more."""
+        await self._stopping.wait()
+        telling.cancel()
+        await asyncio.wait({telling})
+        if link.welcome.is_set():
+            with contextlib.suppress(StoreError, TimeoutError):
+                async with asyncio.timeout(LAST_WORDS):
+                    await self._tell_rest(link)
+        link.finish()
+
+    async def _tell_rest(self, link: Link) -> None:
+        more = True
+        while more:
+            finals, _, more = await self._finals.owed(link.recipient, link.told)
+            for final in finals:
+                await self._tell_one(link, final)
 
     async def _keep_alive(self, link: Link) -> None:
         """Say that we are there, as KryoNet does and expects, when we have said nothing else."""
@@ -284,6 +348,11 @@ class Client:
                 return f"no answer within {self._config.connect_timeout:g} s"
             case _:
                 return str(error) or type(error).__name__
+
+
+def _kept(turns: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
+    turns.add(task)
+    task.add_done_callback(turns.discard)
 
 
 async def dial(

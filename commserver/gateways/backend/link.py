@@ -1,18 +1,17 @@
 """One connection to a backend, as its actions see it."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import structlog
 
 from commserver.core.clock import Clock
-from commserver.core.finals import backend
-from commserver.core.jobs import AttemptId
+from commserver.core.finals import Final, backend
+from commserver.core.jobs import AttemptId, RunId
 from commserver.errors import Unanswered, UnexpectedPacket
-from commserver.gateways.backend.packets import AuthenticateClient, Sent
+from commserver.gateways.backend.packets import Accepted, AuthenticateClient, Exercise, Sent
 from commserver.gateways.backend.protocol import BackendProtocol, Phase
 from commserver.services.exec_service import ExecService
 from commserver.services.finals_service import FinalsService
@@ -23,13 +22,17 @@ SEND_TIMEOUT = 10.0  # seconds for a backend to read what it is sent
 BACKLOG = 1 << 20  # bytes it may have left unread when it is asked whose a token is
 QUESTIONS = 1_000  # tokens that are asked about at once
 REASONS = 20  # kinds of frames that are ignored with a line in the log, a link
+PENDING = 10_000  # EXERCISEs that were read and wait for those before them; 3 MB or so
+HOLD = 3.0  # seconds a final waits for an ACCEPTED at most
 
 
 class Link:
     """What is said on one connection, and what waits for its other side.
 
     unreadable: frames that were ignored. cut: why we hung up in the middle, "" unless we did.
-    welcome: set once the backend took us. said_at: the clock's seconds when we last said something.
+    welcome: set once the backend took us. finished: set once we say nothing more.
+    said_at: the clock's seconds when we last said something. told: the last final that was told.
+    exercises: what was read and is to be taken, None at its end.
     """
 
     def __init__(
@@ -49,14 +52,18 @@ class Link:
         self.unreadable = 0
         self.cut = ""
         self.welcome = asyncio.Event()
+        self.finished = asyncio.Event()
         self.said_at = clock.now()
+        self.told = 0
+        self.exercises: asyncio.Queue[Exercise | None] = asyncio.Queue(PENDING)
         self._writer = writer
         self._clock = clock
-        self._silent = False  # we have nothing more to say
-        self._deserted = False  # nor has the backend
+        self._deserted = False  # the backend says nothing more
         self._reasons: set[str] = set()
-        self._accepting: Counter[AttemptId] = Counter()
-        self._accepted = asyncio.Event()
+        self._holds: dict[AttemptId, set[asyncio.Event]] = {}
+        self._overtaken: set[RunId] = set()
+        self._acked = 0
+        self._acking = False
         self._questions: dict[str, asyncio.Future[int | None]] = {}
 
     # -- what we say ------------------------------------------------------------------------------
@@ -71,7 +78,7 @@ class Link:
     async def write(self, data: bytes) -> bool:
         """Do the same with bytes."""
         self.said_at = self._clock.now()
-        if self._silent or self._writer.is_closing():
+        if self.finished.is_set() or self._writer.is_closing():
             return False
         self._writer.write(data)
         try:
@@ -87,7 +94,7 @@ class Link:
 
     def finish(self) -> None:
         """Say nothing more, and let the backend know where that can be said."""
-        self._silent = True
+        self.finished.set()
         if self._writer.can_write_eof() and not self._writer.is_closing():
             try:
                 self._writer.write_eof()
@@ -96,7 +103,7 @@ class Link:
 
     async def close(self, patience: float) -> None:
         """Hang up, after what was said has left or `patience` seconds. Once is enough."""
-        self._silent = True
+        self.finished.set()
         self.deserted()
         self._writer.close()
         try:
@@ -129,25 +136,60 @@ class Link:
                 question.set_exception(Unanswered(f"the link to {self.name} went down"))
                 question.exception()  # its asker may be gone
 
+    async def acknowledge(self, seq: int) -> None:
+        """Owe nothing up to `seq`. One write at a time: whoever comes meanwhile leaves it to that.
+
+        Raises:
+            StoreError: it could not be noted, so it will be told again.
+        """
+        self._acked = max(self._acked, seq)
+        if self._acking:
+            return
+        self._acking = True
+        noted = -1
+        try:
+            while noted < self._acked:
+                noted = self._acked
+                await self.finals.acknowledge(self.recipient, noted)
+        finally:
+            self._acking = False
+
     # -- ACCEPTED before its final ----------------------------------------------------------------
 
     @contextmanager
     def accepting(self, attempt: AttemptId) -> Iterator[None]:
-        """Hold the attempt's finals back: the ACCEPTED of its run is still to be said."""
-        self._accepting[attempt] += 1
+        """Hold the attempt's finals back: the ACCEPTED of its run may be still to be said."""
+        said = asyncio.Event()
+        holds = self._holds.setdefault(attempt, set())
+        holds.add(said)
         try:
             yield
         finally:
-            self._accepting[attempt] -= 1
-            if not self._accepting[attempt]:
-                del self._accepting[attempt]
-            self._accepted.set()
+            said.set()
+            holds.discard(said)
+            if not holds:
+                del self._holds[attempt]
+            if not self._holds:
+                self._overtaken.clear()
 
-    async def accepted(self, attempt: AttemptId | None) -> None:
-        """Wait until a final of this attempt may be said; for one waiter at a time."""
-        while attempt in self._accepting:
-            self._accepted.clear()
-            await self._accepted.wait()
+    async def accepted(self, final: Final) -> None:
+        """Wait until a final may be said: its ACCEPTED has been, or is late.
+
+        What is asked for from now on is asked of another run.
+        """
+        if final.attempt is None:
+            return
+        due = self._clock.now() + HOLD
+        for said in list(self._holds.get(final.attempt, ())):
+            await self._clock.wait(said, due)
+            if not said.is_set():
+                log.warning("accepted_late", id=final.attempt, run=final.run)
+                self._overtaken.add(final.run)
+
+    async def accept(self, packet: Accepted) -> None:
+        """Say that a run stands for an EXERCISE; nothing if its end has been said first."""
+        if packet.run not in self._overtaken:
+            await self.send(packet)
 
     # -- whose tokens are -------------------------------------------------------------------------
 
@@ -157,8 +199,8 @@ class Link:
         Raises:
             Unanswered: the link is down, goes down, or has too much to do.
         """
-        refused = self.protocol.phase is Phase.REFUSED
-        if refused or self._silent or self._deserted or len(self._questions) >= QUESTIONS:
+        over = self.finished.is_set() or self._deserted or self.protocol.phase is Phase.REFUSED
+        if over or len(self._questions) >= QUESTIONS:
             raise Unanswered(f"{self.name} cannot be asked now")
         if self._writer.transport.get_write_buffer_size() > BACKLOG:
             raise Unanswered(f"{self.name} reads too slowly")
@@ -193,3 +235,29 @@ class Turn:
     link: Link
     asked: str | None = None
     aside: asyncio.Event = field(default_factory=asyncio.Event)
+    _hold: ExitStack = field(default_factory=ExitStack)
+
+    def hold(self, attempt: AttemptId) -> None:
+        """Hold the attempt's finals back from now on, if its sender wants to hear of it."""
+        if self.asked is not None:
+            self._hold.enter_context(self.link.accepting(attempt))
+
+    def release(self) -> None:
+        """Hold nothing back any more."""
+        self._hold.close()
+
+    @contextmanager
+    def resting(self, attempt: AttemptId) -> Iterator[None]:
+        """Hold nothing back meanwhile: there is no run yet."""
+        self.release()
+        try:
+            yield
+        finally:
+            self.hold(attempt)
+
+    @contextmanager
+    def stepping_aside(self, attempt: AttemptId) -> Iterator[None]:
+        """Do the same, and let the frames behind this one pass."""
+        self.aside.set()
+        with self.resting(attempt):
+            yield

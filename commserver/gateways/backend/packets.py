@@ -5,9 +5,9 @@ from typing import Literal
 import msgspec
 
 from commserver.errors import MalformedPacket
-from commserver.gateways.words import Target
+from commserver.gateways.words import Target, number
 
-LARGEST = 2**63 - 1  # what both databases can hold
+ID_KEPT = 64  # characters of an id: one that is longer without its blanks is no attempt's
 SHOWN = 200  # characters of what a backend said wrong that are told
 UNKNOWN = "-1"  # in place of an account
 
@@ -48,6 +48,12 @@ class Exercise(Packet, tag="EXERCISE", frozen=True):
     def answered(self) -> bool:
         """True when the backend wants to hear what becomes of it."""
         return self.ack in (True, "true")
+
+    @property
+    def kept(self) -> "Exercise":
+        """The same in few bytes, for as long as it waits."""
+        id = str(self.id)
+        return Exercise(id if len(id) <= ID_KEPT else id.strip()[:ID_KEPT], self.answered)
 
 
 class Ack(Packet, tag="ACK", frozen=True):
@@ -172,16 +178,8 @@ def _command(frame: bytes) -> str:
         return ""
 
 
-def number(text: str) -> int | None:
-    """Return a whole number from 0 that both databases can hold, None for anything else."""
-    digits = text.strip()
-    if not (digits.isascii() and digits.isdigit()) or len(digits) > 19 or int(digits) > LARGEST:
-        return None
-    return int(digits)
-
-
 def _number(value: str | int, command: str, field: str) -> int:
-    found = number(str(value))
+    found = number(value)
     if found is None:
         raise MalformedPacket(f"{field} is no number", command)
     return found

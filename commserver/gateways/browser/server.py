@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
@@ -17,13 +18,14 @@ from commserver.gateways.browser.actions import ACTIONS, Room, Services, refuse
 from commserver.gateways.browser.origins import Origins
 from commserver.gateways.browser.rechecks import Rechecks
 from commserver.gateways.browser.session import Session, bounded
+from commserver.gateways.browser.socket import Socket
 from commserver.gateways.interpreter import Interpreter
+from commserver.gateways.listening import ACCEPTS, SPARE, deepen
 from commserver.gateways.proxies import Proxies
 from commserver.gateways.tls import server_context
 
 log = structlog.get_logger(__name__)
 
-BACKLOG = 4096  # a whole exam room reconnects at once
 ORIGINS_LOGGED = 100  # different ones that were turned away; then no more is said of further ones
 ORIGIN_SHOWN = 200  # characters
 
@@ -44,6 +46,7 @@ class Server:
         self._turned_away: set[str] = set()  # origins
         self._tls = _tls(config.tls_cert, config.tls_key)
         self._open = 0
+        self._present: set[Socket] = set()  # from the accept on
         self._stopping = asyncio.Event()
         self.listening = asyncio.Event()
         self.port = config.port  # the real one once it is listening
@@ -57,18 +60,22 @@ class Server:
                 self._config.host,
                 self._config.port,
                 process_request=self._admit,
+                create_connection=partial(  # type: ignore[arg-type]  # anything that makes one
+                    Socket, self._present, self._config.connections + SPARE
+                ),
                 compression=None,
                 max_size=self._config.frame_limit,
                 ping_interval=None,  # the session does it, and knows what a pong is a receipt for
                 open_timeout=self._config.auth_timeout,
                 close_timeout=session.CLOSE_TIMEOUT,
-                backlog=BACKLOG,
+                backlog=ACCEPTS,
                 server_header=None,
                 ssl=self._tls,
                 ssl_handshake_timeout=self._config.auth_timeout if self._tls else None,
                 ssl_shutdown_timeout=session.CLOSE_TIMEOUT if self._tls else None,
             ) as server:
                 self.port = _port(server)
+                deepen(server.sockets)
                 self.listening.set()
                 log.info("listening", gateway=self.name, host=self._config.host, port=self.port)
                 await self._stopping.wait()

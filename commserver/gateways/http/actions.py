@@ -73,7 +73,7 @@ async def on_submit(call: Call, door: Door) -> Answer:
         raise notices.unavailable("the server is about to stop; ask again when it is back")
     key = _key(call.key)
     attempt = attempt_id(call.packet.id)
-    origin = Origin(GATEWAY, PEER, str(attempt))
+    origin = Origin(GATEWAY, PEER, key or str(attempt))
     if key is None:
         run = (await door.execs.submit(attempt, origin, patient=True)).run
     else:

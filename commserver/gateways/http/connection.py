@@ -11,6 +11,7 @@ from uvicorn.server import ServerState
 
 from commserver.config import Http
 from commserver.gateways.http import notices, packets
+from commserver.gateways.listening import SPARE
 
 HEAD_LIMIT = 16 << 10  # bytes of a request's first line and headers together
 PIPELINE_LIMIT = 8  # requests that are sent ahead of an answer
@@ -34,8 +35,12 @@ class Connection(HttpToolsProtocol):
     at that pace; heads have a limit; what cannot be served is told so in JSON.
     """
 
-    def __init__(self, limits: Http, config: Config, state: ServerState) -> None:
+    def __init__(
+        self, limits: Http, config: Config, state: ServerState, idle: dict["Connection", None]
+    ) -> None:
+        """`idle`: those that wait for one more request, longest first; they share it."""
         super().__init__(config=config, server_state=state, app_state={})
+        self._idle = idle
         self.lost = asyncio.Event()
         self._timeout = limits.timeout
         self._most = limits.connections
@@ -51,7 +56,9 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > self._most:
+        if len(self.connections) > self._most + SPARE:
+            transport.abort()
+        elif len(self.connections) > self._most and not self._make_room():
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections; come back later")
         else:
             self._await_request()
@@ -60,6 +67,7 @@ class Connection(HttpToolsProtocol):
         if self._deaf:
             return
         self._unset_keepalive_if_required()
+        self._idle.pop(self, None)
         self._await_request()
         if self._in_head:
             self._head += len(data)
@@ -88,6 +96,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._arrived()
+        self._idle.pop(self, None)
         self.resume_writing()
         super().connection_lost(exc)
         self.lost.set()
@@ -138,8 +147,11 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
         if self.transport.is_closing():
             self._bound_closing()
+        elif self.timeout_keep_alive_task and not self._unfinished:
+            self._idle[self] = None
 
     def timeout_keep_alive_handler(self) -> None:
+        self._idle.pop(self, None)
         super().timeout_keep_alive_handler()
         self._bound_closing()
 
@@ -153,6 +165,17 @@ class Connection(HttpToolsProtocol):
     def _unfinished(self) -> bool:
         """True when a request has begun to arrive and is not all there."""
         return self._head > 0 or not self._in_head
+
+    def _make_room(self) -> bool:
+        """Close the connection that has been idle longest; False when none is.
+
+        A browser keeps six of them for seconds after it has what it wanted.
+        """
+        oldest = next(iter(self._idle), None)
+        if oldest is None:
+            return False
+        oldest.timeout_keep_alive_handler()
+        return True
 
     def _measure(self, more: int) -> None:
         """Count the head by its parts: the bytes that it came in may hold a body as well."""

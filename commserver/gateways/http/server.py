@@ -12,10 +12,10 @@ from commserver.config import Http
 from commserver.gateways import tls
 from commserver.gateways.http.application import Application
 from commserver.gateways.http.connection import Connection
+from commserver.gateways.listening import ACCEPTS, deepen
 
 log = structlog.get_logger(__name__)
 
-BACKLOG = 1024  # a whole exam room opens the page
 KEEP_ALIVE = 5  # seconds that an idle connection is kept
 STOP = 2.0  # seconds for what was asked to be answered once we are told to stop
 
@@ -60,15 +60,17 @@ class HttpServer:
             timeout_keep_alive=KEEP_ALIVE,
         )
         settings.load()
+        idle: dict[Connection, None] = {}
         server = await asyncio.get_running_loop().create_server(
-            lambda: Connection(self._config, settings, state),
+            lambda: Connection(self._config, settings, state, idle),
             self._config.host,
             self._config.port,
             ssl=self._tls,
             ssl_handshake_timeout=self._config.timeout if self._tls else None,
             ssl_shutdown_timeout=STOP if self._tls else None,
-            backlog=BACKLOG,
+            backlog=ACCEPTS,
         )
+        deepen(server.sockets)
         self.port = server.sockets[0].getsockname()[1]
         self.listening.set()
         log.info("listening", gateway=self.name, host=self._config.host, port=self.port)

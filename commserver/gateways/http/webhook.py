@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import hmac
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 import httpx
 import structlog
@@ -13,6 +13,7 @@ from commserver.core.clock import Clock
 from commserver.core.finals import WEBHOOK, Final
 from commserver.errors import ConfigError, StoreError
 from commserver.gateways import tls
+from commserver.gateways.gateway import LinkState
 from commserver.gateways.http import notices, packets
 from commserver.gateways.reconnect import BackOff
 from commserver.services.finals_service import FinalsService
@@ -31,7 +32,9 @@ UNFIT = {
     httpx.codes.UNPROCESSABLE_ENTITY,
 }
 UNFIT_TRIES = 10
-UNFIT_TIME = 3600.0  # seconds
+UNFIT_TIME = 300.0  # seconds
+UNFIT_PAUSE = 30.0  # seconds at most between two tries of such a one
+NOTE_PAUSE = 0.5  # seconds between two notes of what was taken: each is a commit
 
 
 def sign(secret: str, timestamp: str, body: bytes) -> str:
@@ -44,7 +47,10 @@ class Webhook:
     """Posts finals in order, each until it is taken; what it owes outlives the process.
 
     2xx means taken. Anything else, redirects among it, is tried again after a growing pause, for as
-    long as the final is owed; only what the receiver calls unfit for an hour is let go.
+    long as the final is owed; only what the receiver calls unfit for five minutes is let go.
+
+    What was taken is noted twice a second at most, and before `run` returns. What a kill leaves
+    unnoted is told once more.
     """
 
     name = "webhook"
@@ -68,7 +74,9 @@ class Webhook:
         self._finals = finals
         self._clock = clock
         self._back_off = BackOff(*PAUSES)
-        self._failing = False
+        self._state = LinkState(True, clock.utc())
+        self._taken = self._noted = 0  # sequence numbers: taken by the receiver, known to be noted
+        self._news = asyncio.Event()  # something was taken
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -84,8 +92,18 @@ class Webhook:
             asyncio.TaskGroup() as tasks,
         ):
             telling = tasks.create_task(self._tell_all(client))
+            noting = tasks.create_task(self._note_all())
             await self._stopping.wait()
             telling.cancel()
+            noting.cancel()
+        if self._taken > self._noted:
+            with suppress(StoreError):  # then it is told again
+                await self._finals.acknowledge(WEBHOOK, self._taken)
+
+    @property
+    def state(self) -> LinkState:
+        """Whether the receiver takes what it is told, and since when."""
+        return self._state
 
     def stop(self) -> None:
         """Let `run` return; what is not told is told after the next start."""
@@ -95,7 +113,8 @@ class Webhook:
         async with aclosing(self._finals.feed(WEBHOOK)) as feed:
             async for final in feed:
                 await self._tell(client, final)
-                await self._taken(final)
+                self._taken = final.seq
+                self._news.set()
 
     async def _tell(self, client: httpx.AsyncClient, final: Final) -> None:
         """Send a final until it is taken or let go."""
@@ -113,6 +132,8 @@ class Webhook:
                 return
             self._fails(final, problem)
             pause = self._back_off.pause()
+            if status in UNFIT:
+                pause = min(pause, UNFIT_PAUSE)
             await self._clock.wait(asyncio.Event(), self._clock.now() + pause)
 
     async def _post(
@@ -140,26 +161,34 @@ class Webhook:
             return "", response.status_code
         return f"it answered {response.status_code}", response.status_code
 
-    async def _taken(self, final: Final) -> None:
-        """Note it; while the database is away, for as long as that takes."""
+    async def _note_all(self) -> None:
+        """Note what is taken; while the database is away, for as long as that takes."""
         back_off = BackOff(*PAUSES)
         while True:
+            await self._news.wait()
+            self._news.clear()
+            taken, pause = self._taken, NOTE_PAUSE
             try:
-                await self._finals.acknowledge(WEBHOOK, final.seq)
+                await self._finals.acknowledge(WEBHOOK, taken)
             except StoreError:  # which is logged where it is written
-                await self._clock.wait(asyncio.Event(), self._clock.now() + back_off.pause())
+                self._news.set()
+                pause = back_off.pause()
             else:
-                return
+                self._noted = taken
+                back_off.reset()
+            await self._clock.wait(asyncio.Event(), self._clock.now() + pause)
 
     def _fails(self, final: Final, problem: str) -> None:
-        if not self._failing:
+        since = self._state.since
+        if self._state.up:
             log.warning("webhook_fails", seq=final.seq, problem=problem)
-        self._failing = True
+            since = self._clock.utc()
+        self._state = LinkState(False, since, problem)
 
     def _works(self) -> None:
-        if self._failing:
+        if not self._state.up:
             log.info("webhook_works")
-        self._failing = False
+            self._state = LinkState(True, self._clock.utc())
         self._back_off.reset()
 
 

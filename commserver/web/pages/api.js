@@ -33,6 +33,9 @@ export async function websocketUrl() {
   return websocket || `${scheme}://${location.hostname}:${port}`;
 }
 
+/** Who has this token: `{id, name}`; the name is "" if nobody knows it. */
+export const me = (token) => get("api/v1/me", token);
+
 /** The newest attempts of whoever has this token. */
 export const attempts = async (token) => (await get("api/v1/me/attempts", token)).attempts.map(read);
 

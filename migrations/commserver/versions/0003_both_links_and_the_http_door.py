@@ -16,6 +16,14 @@ def upgrade() -> None:
         op.add_column("executions", sa.Column(name, sa.Text(), nullable=False, server_default=""))
     op.add_column("executions", sa.Column("leased_at", sa.DateTime(timezone=True)))
     op.add_column("notices", sa.Column("pushed_at", sa.DateTime(timezone=True)))
+    for moment in ("delivered", "pushed"):
+        op.create_index(
+            f"ix_notices_{moment}_not",
+            "notices",
+            ["recipient", "seq"],
+            sqlite_where=sa.text(f"{moment}_at IS NULL"),
+            postgresql_where=sa.text(f"{moment}_at IS NULL"),
+        )
 
     op.create_table(
         "commserver_audit",
@@ -53,6 +61,8 @@ def downgrade() -> None:
     op.drop_index("ix_commserver_requests_created_at", "commserver_requests")
     for table in ("requests", "announcements", "audit"):
         op.drop_table(f"commserver_{table}")
+    for moment in ("pushed", "delivered"):
+        op.drop_index(f"ix_notices_{moment}_not", "notices")
     op.drop_column("notices", "pushed_at")
     for name in ("leased_at", "engine", "runner", "tell"):
         op.drop_column("executions", name)

@@ -1,7 +1,7 @@
 """The rights that are printed: everything works with exactly those, and not without any one."""
 
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import NamedTuple
@@ -234,6 +234,44 @@ async def test_before_the_migration_the_right_to_make_our_tables_is_printed(
         await migrations.upgrade(database)
         await migrations.check(database)
         await everything(database, daos)
+
+
+async def test_beside_a_live_platform_its_owner_may_grant_all_that_is_printed(site: Site) -> None:
+    """What the role has made is its own: the owner of the platform's tables may not grant it."""
+    made = [*tables.commserver.tables, "commserver_version", grants.PLATFORM_VERSION]
+    site.admin(f"DROP TABLE {', '.join(made)} CASCADE")
+    quoted = '"' + ROLE.replace('"', '""') + '"'
+    site.admin("CREATE ROLE school; ALTER SCHEMA public OWNER TO school")
+    for table in grants.PLATFORM:
+        site.admin(f"ALTER TABLE {table} OWNER TO school")
+    first = await _printed(site)
+    site.admin("\n".join(["SET ROLE school;", *first]))
+    async with DatabaseManager(site.url) as database:
+        await migrations.upgrade(database)
+
+    again = await _printed(site)
+
+    try:
+        site.admin("\n".join(["SET ROLE school;", *again]))
+        assert [line for line in again if any(f".{table} " in line for table in made)] == []
+        assert any("ON TABLE public.grades" in line for line in again)
+        site.admin(f'CREATE SCHEMA "The Judge" AUTHORIZATION {quoted}')
+        mine = Right("USAGE", "SCHEMA", '"The Judge"')
+        assert await _owned_by_others(site, [mine]) == []
+    finally:
+        site.admin("REASSIGN OWNED BY school TO postgres; DROP OWNED BY school; DROP ROLE school")
+
+
+async def _printed(site: Site) -> list[str]:
+    """Return what `migrate --grants` prints."""
+    return list(grants.statements(await _owned_by_others(site, await site.rights()), ROLE))
+
+
+async def _owned_by_others(site: Site, rights: Sequence[Right]) -> list[Right]:
+    def look(connection: sa.Connection) -> list[Right]:
+        return list(grants.not_owned(connection, rights, ROLE))
+
+    return await migrations.glance(site.cluster.url(site.name), look) or []
 
 
 async def test_numbers_of_a_sequence_need_a_right_and_those_of_an_identity_none(

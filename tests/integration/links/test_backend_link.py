@@ -18,15 +18,16 @@ from structlog.typing import EventDict
 from commserver.config import Backend
 from commserver.core.jobs import AttemptId, Origin
 from commserver.errors import NotFound, StoreError
-from commserver.gateways.backend import actions
+from commserver.gateways.backend import actions, packets
 from commserver.gateways.backend import client as module
+from commserver.gateways.backend import link as backend_link
 from commserver.gateways.backend.client import Client
 from commserver.gateways.reconnect import BackOff
 from commserver.reference.backend import ReferenceBackend
 from tests.fakes import settle
 from tests.integration.links.conftest import SECRET
-from tests.integration.links.peers import PATIENCE, Link, ScriptedBackend
-from tests.unit.gateways.backend.links import FedFinals
+from tests.integration.links.peers import PATIENCE, Link, ScriptedBackend, dialling, quick
+from tests.unit.gateways.backend.links import SCHOOL, FedFinals
 from tests.unit.gateways.services import RecordingExecService
 
 HANDSHAKE = b'{"cmd":"HANDSHAKE","TOKEN":"s3cret-Token"}\n'
@@ -393,6 +394,26 @@ async def test_what_is_looked_for_when_the_link_ends_is_still_found(
         assert await execs.until_taken(2) == [1, 2]
 
 
+async def test_a_backend_is_dialled_again_while_what_it_pushed_before_is_still_taken(
+    peer: ScriptedBackend, execs: RecordingExecService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand that wait for the database must not cost a backend that starts anew its link."""
+    monkeypatch.setattr(module, "PARTING", 0.05)
+    execs.open.clear()
+
+    async with running(peer.port, execs):
+        link = await shaken(peer)
+        await link.say(exercise(1), exercise(2))
+        await execs.until_asked(1)
+        link.reset()
+        link = await shaken(peer)
+        await link.say(exercise(3))
+        await settle(100)
+        execs.open.set()
+
+        assert await execs.until_taken(3) == [1, 2, 3]
+
+
 @pytest.mark.parametrize("gone", [True, False])
 async def test_what_is_only_looked_for_is_let_go_when_we_stop(
     gone: bool, peer: ScriptedBackend, execs: RecordingExecService
@@ -409,6 +430,72 @@ async def test_what_is_only_looked_for_is_let_go_when_we_stop(
 
     assert execs.attempts == [2]
     assert execs.missing[AttemptId(1)].cancelled()
+
+
+# -- answers and receipts do not wait for work ---------------------------------------------------
+
+
+async def test_an_answer_and_a_receipt_do_not_wait_for_the_work_that_was_pushed_before_them(
+    peer: ScriptedBackend, execs: RecordingExecService
+) -> None:
+    execs.open.clear()
+    finals = FedFinals()
+    finals.owe("run", 1)
+    count = 9_000
+
+    async with dialling(quick(peer.port), execs, finals) as client:
+        link = await shaken(peer)
+        assert (await link.packet())["cmd"] == "EXECUTED"
+        await link.say(b"".join(exercise(id) for id in range(count)))
+        await execs.until_asked(1)
+        asked = asyncio.create_task(client.authenticate("token"))
+        question = (await link.packet())["authentication_id"]
+        await link.say(
+            b'{"cmd":"ACK","seq":"1"}\n'
+            b'{"cmd":"AUTHENTICATED_CLIENT","authentication_id":"%s","client_id":"12"}\n'
+            % question.encode()
+        )
+
+        async with asyncio.timeout(PATIENCE):
+            assert await asked == 12
+        await finals.until_delivered(SCHOOL, 1)
+        assert execs.attempts == []
+        execs.open.set()
+        assert await execs.until_taken(count) == list(range(count))
+
+
+async def test_with_too_much_to_take_the_link_is_not_read_on_and_nothing_is_lost(
+    peer: ScriptedBackend, execs: RecordingExecService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend_link, "PENDING", 3)
+    execs.open.clear()
+
+    async with running(peer.port, execs) as client:
+        link = await shaken(peer)
+        await link.say(b"".join(exercise(id) for id in range(10)))
+        await execs.until_asked(1)
+        asked = asyncio.create_task(client.authenticate("token"))
+        question = (await link.packet())["authentication_id"]
+        await link.say(
+            b'{"cmd":"AUTHENTICATED_CLIENT","authentication_id":"%s","client_id":"12"}\n'
+            % question.encode()
+        )
+        await settle(100)
+        assert not asked.done()
+        execs.open.set()
+
+        assert await execs.until_taken(10) == list(range(10))
+        assert await asked == 12
+
+
+async def test_an_id_of_a_megabyte_does_not_wait_whole(
+    peer: ScriptedBackend, execs: RecordingExecService
+) -> None:
+    blank = packets.Exercise(" " * 1_000_000 + "42", ack="true").kept
+
+    assert (blank.id, blank.answered) == ("42", True)
+    assert packets.Exercise(" 42").kept.id == " 42"
+    assert len(str(packets.Exercise("9" * 1_000_000).kept.id)) == packets.ID_KEPT
 
 
 # -- the database away ----------------------------------------------------------------------------
@@ -611,6 +698,7 @@ async def test_the_system_is_asked_to_notice_a_backend_that_died_without_a_word(
         [one] = made
         assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 60
         assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) <= 30
+        assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
 
 
 # -- stopping -------------------------------------------------------------------------------------
@@ -706,6 +794,53 @@ async def test_a_cancelled_client_hangs_up(
 
     assert task.cancelled()
     assert await link.ended()
+
+
+async def test_until_the_last_word_questions_are_answered_and_what_has_ended_is_told(
+    peer: ScriptedBackend, execs: RecordingExecService
+) -> None:
+    finals = FedFinals()
+
+    async with dialling(quick(peer.port), execs, finals) as client:
+        link = await shaken(peer)
+        await link.say(exercise(1))
+        await execs.until_taken(1)
+        finals.owe("run-1", 1)
+        assert (await link.packet())["seq"] == "1"
+        finals.open.clear()
+        for number in range(2, 200):  # more than are read at once
+            finals.owe(f"run-{number}", number)
+        await finals.until_read(len(finals.read) + 1)
+        client.stop()
+        await finals.until_read(len(finals.read) + 1)  # once more, for the last time
+        finals.open.set()
+        told = [(await link.packet())["seq"] for _ in range(2, 200)]
+
+        assert told == [str(number) for number in range(2, 200)]
+        assert await link.ended()
+    assert finals.noted == list(range(1, 200))
+
+
+@pytest.mark.parametrize("fault", [StoreError("away"), None])
+async def test_stopping_does_not_wait_long_for_what_has_ended(
+    fault: Exception | None,
+    peer: ScriptedBackend,
+    execs: RecordingExecService,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "LAST_WORDS", 0.01)
+    finals = FedFinals()
+
+    async with dialling(quick(peer.port), execs, finals) as client:
+        link = await shaken(peer)
+        await finals.until_read(1)
+        finals.fault = fault
+        finals.open.clear()
+        if fault:
+            finals.open.set()
+        client.stop()
+
+        assert await link.ended()
 
 
 # -- several backends -----------------------------------------------------------------------------

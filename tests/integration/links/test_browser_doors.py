@@ -1,6 +1,7 @@
 """Who gets as far as a socket: origins, TLS, and those who dial and say nothing."""
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import NamedTuple
 import pytest
 from structlog.typing import EventDict
 from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidMessage, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 from websockets.typing import Origin
 
 from commserver.config import Browser
@@ -188,3 +189,43 @@ async def test_an_upgrade_that_comes_drop_by_drop_is_ended_in_time() -> None:
         dripping.cancel()
         await asyncio.wait({dripping})
         writer.close()
+
+
+# -- those who flood ------------------------------------------------------------------------------
+
+
+async def test_who_floods_us_with_pings_is_shown_out_and_no_one_else(site: Site) -> None:
+    async with connect(site.url) as flooding, connect(site.url) as other:
+        await flooding.send(AUTH)
+        assert await said(flooding) == OK
+
+        with contextlib.suppress(ConnectionClosed):
+            for number in range(1000):
+                await flooding.ping(str(number))
+        async with asyncio.timeout(PATIENCE):
+            await flooding.wait_closed()
+
+        assert flooding.close_code == 1008
+        await other.send(AUTH)
+        assert await said(other) == OK
+
+
+async def test_a_few_pings_are_answered(site: Site) -> None:
+    async with connect(site.url) as browser, asyncio.timeout(PATIENCE):
+        for number in range(20):
+            await (await browser.ping(str(number)))
+
+
+async def test_who_goes_on_sending_after_it_was_shown_out_is_cut_off(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("commserver.gateways.browser.socket.PARTING", 0.1)
+    async with connect(site.url) as browser:
+        transport = browser.transport
+        frame = b"\x82\xff" + (1 << 40).to_bytes(8, "big") + bytes(4)  # of a terabyte
+
+        async with asyncio.timeout(PATIENCE):
+            while not transport.is_closing():
+                transport.write(frame + bytes(1 << 16))
+                frame = b""
+                await asyncio.sleep(0)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 from structlog.typing import EventDict
@@ -10,8 +11,10 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
 from commserver.errors import StoreError
+from commserver.gateways.browser import server
 from tests.integration.links.conftest import SECRET
 from tests.integration.links.site import ADA, PATIENCE, Site, closing, packet, said
+from tests.integration.services.site import until
 
 OK = '{"cmd":"OK"}'
 UNKNOWN_TOKEN = (
@@ -280,6 +283,24 @@ async def test_a_socket_too_many_is_turned_away_with_503_until_one_leaves() -> N
 
     assert caught.value.response.status_code == 503
     assert answer == OK
+
+
+async def test_sockets_that_do_not_even_shake_hands_are_counted_and_cut_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "SPARE", 1)
+    async with Site(connections=1) as site, connect(site.url) as first:
+        silent, another = [
+            await asyncio.open_connection("127.0.0.1", site.server.port) for _ in range(2)
+        ]
+        async with asyncio.timeout(PATIENCE):
+            with suppress(ConnectionResetError):
+                assert await another[0].read() == b""
+        silent[1].close()
+        another[1].close()
+        await until(lambda: len(site.server._present) == 1)
+        await first.send(auth(SECRET))
+        assert await said(first) == OK
 
 
 async def test_a_crowd_at_once_does_not_get_more_than_the_room_holds() -> None:

@@ -316,7 +316,7 @@ class Killed:
 
 async def test_a_kill_between_the_run_and_its_note_starts_no_second_one(site: HttpSite) -> None:
     attempt = await site.attempt()
-    old = await site.site.exec.submit(attempt, DOOR._replace(reference="earlier"))
+    old = await site.site.exec.submit(attempt, DOOR._replace(reference=str(attempt)))
     await site.site.dispatcher.finished(await site.site.lease(), completed())
     site.clock.advance(1.0)
     made = await site.submit(attempt, "key")
@@ -330,16 +330,62 @@ async def test_a_kill_between_the_run_and_its_note_starts_no_second_one(site: Ht
     assert await site.site.count("executions") == 2
 
 
+@pytest.mark.parametrize("found", ["waits", "in hand", "swept", "replaced"])
+async def test_nor_where_the_run_was_there_before_the_key(site: HttpSite, found: str) -> None:
+    attempt, services = await site.attempt(), site.site
+    if found == "swept":
+        content = await services.exec.missed(attempt)
+        assert content is not None
+        swept = await services.exec.sweep(attempt, content)
+        assert swept is not None
+        there = swept.run
+        await services.dispatcher.finished(await services.lease(), completed())
+    else:
+        there = await services.submit(attempt)  # a backend's
+    if found == "in hand":
+        lease = await services.lease()
+    if found == "replaced":
+        await services.edit(attempt, "print(1)")
+    site.clock.advance(1.0)
+    made = await site.submit(attempt, "key")
+    await services.sql("UPDATE commserver_requests SET execution_id = NULL")  # killed before it
+    if found != "swept":
+        lease = lease if found == "in hand" else await services.lease()
+        await services.dispatcher.finished(lease, completed())
+    if found == "replaced":
+        await services.edit(attempt, "print(2)")
+
+    again = await site.submit(attempt, "key")
+
+    assert again.json()["run"] == made.json()["run"] == there
+    assert await services.count("executions") == 1
+
+
 @on_sqlite
-async def test_a_run_that_others_asked_for_does_not_stand_for_a_request(site: HttpSite) -> None:
+async def test_a_run_of_older_content_does_not_stand_for_a_request(site: HttpSite) -> None:
     attempt = await site.attempt()
+    older = await site.site.submit(attempt)
+    lease = await site.site.lease()
+    await site.site.edit(attempt, "print(1)")
     site.door.requests._execs = Killed()  # type: ignore[assignment]
     await site.submit(attempt, "key")
     site.door.requests._execs = site.site.exec
-    theirs = await site.site.submit(attempt)  # a backend's
-    await site.site.dispatcher.finished(await site.site.lease(), completed())
+    await site.site.dispatcher.finished(lease, completed())
 
-    assert (await site.submit(attempt, "key")).json()["run"] != theirs
+    assert (await site.submit(attempt, "key")).json()["run"] != older
+
+
+@on_sqlite
+async def test_nor_one_that_had_ended_before_it(site: HttpSite) -> None:
+    attempt = await site.attempt()
+    older = await site.site.submit(attempt)
+    await site.site.dispatcher.finished(await site.site.lease(), completed())
+    site.clock.advance(1.0)
+    site.door.requests._execs = Killed()  # type: ignore[assignment]
+    await site.submit(attempt, "key")
+    site.door.requests._execs = site.site.exec
+
+    assert (await site.submit(attempt, "key")).json()["run"] != older
 
 
 @on_sqlite

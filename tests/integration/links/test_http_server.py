@@ -5,7 +5,7 @@ import random
 import socket
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -459,15 +459,57 @@ async def test_a_wish_for_another_protocol_is_not_heard() -> None:
 async def test_too_many_connections_are_told_so_and_the_others_live() -> None:
     async with served(connections=2) as site:
         first, second = await site.dial(), await site.dial()
-        await first.say(GET)
-        await second.say(GET)
-        assert (await first.answer())[0] == (await second.answer())[0] == 200
+        for busy in (first, second):
+            await busy.say(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n")
+            await site.echo.waiting.wait()
+            site.echo.waiting.clear()
 
         third = await site.dial()
         answer = await third.answer()
 
         assert problem(answer)[0] == 503
         assert answer[1]["retry-after"]
+        site.echo.go.set()
+        assert (await first.answer())[0] == (await second.answer())[0] == 200
+
+
+async def test_an_idle_connection_makes_room_and_the_one_that_was_idle_longest_is_it() -> None:
+    async with served(connections=2) as site:
+        first, second = await site.dial(), await site.dial()
+        for wire in (first, second, first):  # of which the second is idle longest
+            await wire.say(GET)
+            assert (await wire.answer())[0] == 200
+
+        assert await site.fine()
+
+        assert await second.heard() == b""
+        await first.say(GET)
+        assert (await first.answer())[0] == 200
+
+
+async def test_a_connection_that_is_answering_is_not_idle() -> None:
+    async with served(connections=1) as site:
+        first = await site.dial()
+        await first.say(GET)
+        assert (await first.answer())[0] == 200
+        await first.say(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n")
+        await site.echo.waiting.wait()
+
+        assert (await (await site.dial()).answer())[0] == 503
+
+        site.echo.go.set()
+        assert (await first.answer())[0] == 200
+
+
+async def test_far_too_many_connections_are_cut_off_unanswered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection, "SPARE", 0)
+    async with served(connections=1) as site:
+        first, second = await site.dial(), await site.dial()
+
+        with suppress(ConnectionResetError):
+            assert await second.heard() == b""
         await first.say(GET)
         assert (await first.answer())[0] == 200
 

@@ -17,7 +17,7 @@ from structlog.typing import EventDict
 from commserver.config import Http
 from commserver.core.execution import Cause
 from commserver.core.finals import WEBHOOK
-from commserver.core.jobs import AttemptId, RunId
+from commserver.core.jobs import AttemptId, Recipient, RunId
 from commserver.errors import ConfigError, StoreError
 from commserver.gateways.http import webhook
 from commserver.gateways.http.webhook import Webhook
@@ -167,7 +167,8 @@ class Scene:
 
     async def until_nothing_is_owed(self) -> None:
         async with asyncio.timeout(PATIENCE):
-            while await self.owed():  # noqa: ASYNC110  # rows have no event
+            while await self.owed():  # rows have no event
+                self.site.clock.advance(webhook.NOTE_PAUSE)
                 await asyncio.sleep(0.002)
 
 
@@ -275,16 +276,17 @@ async def test_an_endless_answer_is_not_read(scene: Scene) -> None:
 
 
 @on_sqlite
-async def test_a_final_that_the_receiver_cannot_take_is_let_go_after_an_hour(
+async def test_a_final_that_the_receiver_cannot_take_is_let_go_after_five_minutes(
     scene: Scene, logs: list[EventDict]
 ) -> None:
-    scene.receiver.script.extend([422] * 30)
+    scene.receiver.script.extend([422] * 20)
     await scene.ended()
     await scene.ended()
     started = scene.site.clock.now()
 
-    async with scene.telling():
-        posts = await scene.until_told(31, step=150.0)
+    async with scene.telling() as hook:
+        posts = await scene.until_told(21, step=webhook.UNFIT_PAUSE)
+        await scene.until(lambda: hook.state.up)
         await scene.until_nothing_is_owed()
 
     tries = [post.packet["seq"] for post in posts].count("1")
@@ -331,6 +333,50 @@ async def test_what_was_told_and_could_not_be_noted_is_noted_later(
         await scene.until_nothing_is_owed()
 
     assert len(scene.receiver.posts) == 1
+
+
+@on_sqlite
+async def test_what_is_taken_is_noted_together_and_all_of_it_at_the_end(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted, acknowledge = list[int](), scene.finals.acknowledge
+
+    async def acknowledged(recipient: Recipient, seq: int) -> None:
+        noted.append(seq)
+        await acknowledge(recipient, seq)
+
+    monkeypatch.setattr(scene.finals, "acknowledge", acknowledged)
+    for _ in range(6):
+        await scene.ended()
+
+    async with scene.telling() as hook:
+        await scene.until_told(6)
+        await scene.until(lambda: bool(noted) and hook._taken == 6)
+        for _ in range(5):
+            await scene.owed()  # time for further notes, which wait for the clock
+        hurried = list(noted)
+    assert await scene.owed() == 0
+
+    assert len(hurried) == 1  # and no more before time goes on
+    assert noted[-1] == 6
+    assert len(noted) <= 2
+
+
+@on_sqlite
+async def test_it_says_whether_it_works(scene: Scene) -> None:
+    scene.receiver.script.extend([503, "cut"])
+    await scene.ended()
+
+    async with scene.telling() as hook:
+        before = hook.state
+        await scene.until(lambda: not hook.state.up)
+        broken_since = hook.state
+        await scene.until_told(3, step=1.0)
+        await scene.until(lambda: hook.state.up)
+
+    assert before.up
+    assert broken_since.why == "it answered 503"
+    assert hook.state.since > broken_since.since
 
 
 @on_sqlite

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import shutil
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from commserver.core.board import Board
 from commserver.core.bus import EventBus
 from commserver.core.dispatcher import Dispatcher
 from commserver.core.events import Event, RunEnded, RunLeased, RunQueued, RunReplaced
-from commserver.core.jobs import AttemptId, Lease, LeaseId, Offer, Origin, RunId
+from commserver.core.jobs import AttemptId, Lease, LeaseId, Offer, Origin, Recipient, RunId
 from commserver.dao.codes import SourceFile
 from commserver.dao.dao_manager import DaoManager
 from commserver.dao.database_manager import DatabaseManager
@@ -84,7 +84,9 @@ class Site:
         url: str | None = None,
         queue: Queue = QUEUE,
         docker: Docker = ONE_SLOT,
+        tell: Sequence[Recipient] = (),
     ) -> None:
+        """`tell`: who is owed the end of every run, such as a webhook."""
         self.state = state
         self.clock = clock
         self.url = url or f"sqlite:///{state / 'commserver.db'}"
@@ -94,13 +96,15 @@ class Site:
         self.files = FileStore(state / "files")
         self.bus = EventBus()
         self.board = Board()
-        self.ledger = DatabaseLedger(self.database, self.daos, clock)
+        self.ledger = DatabaseLedger(self.database, self.daos, clock, tell=tell)
         self.dispatcher = Dispatcher(self.board, self.ledger, self.bus, clock)
         self.runs = RunService(self.dispatcher, self.files)
         self.auth = AuthService(DatabaseVerifier(self.database, self.daos, clock))
         self.admin = AdminService(self.database, self.daos, clock)
         self.exec = ExecService(
-            self.database, self.daos, self.files, self.dispatcher, self.runs, queue, docker, clock
+            *(self.database, self.daos, self.files, self.dispatcher, self.runs),
+            *(queue, docker, clock),
+            tell=tell,
         )
         self.docker = docker
         self.events: list[Event] = []

@@ -9,16 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from commserver import app
 from commserver.app import App
 from commserver.config import Backend, Browser, Config, Database, Docker, Http, Queue
+from commserver.core.finals import WEBHOOK, backend
+from commserver.core.jobs import Origin
 from commserver.core.states import State
 from commserver.engine import discovery
 from commserver.errors import AlreadyManaged, ConfigError, StoreError
 from commserver.services.docker_manager import Sandbox
 from tests.fake_sandbox import FakeSandbox
-from tests.fakes import FakeClock
+from tests.fakes import FakeClock, completed, make_offer
 from tests.integration.services.site import Site, until
 
 
@@ -188,3 +191,31 @@ def test_else_the_engine_of_this_machine_be_it_there_or_not(
     monkeypatch.setattr(discovery, "find", lambda *_, **__: found)
 
     assert app.engines(config) == [found or "unix:///wanted.sock"]
+
+
+async def test_finals_that_are_owed_to_nobody_who_is_configured_are_told_at_the_start(
+    config: Config, state: Path, url: str, clock: FakeClock
+) -> None:
+    tell = (backend("backend"), backend("old_name"), WEBHOOK)
+    async with Site(state, clock, url=url).open() as before:
+        before.dispatcher.join(make_offer())
+        exercise = await before.exercise()
+        for number in range(2):
+            attempt = await before.attempt(exercise, {"main.py": str(number)})
+            await before.exec.submit(attempt, Origin("backend", "old_name", "ref"), tell)
+            await before.runs.finished(await before.lease(), completed(7))
+    renamed = Backend.model_validate({"enabled": False, "links": {"new_name": {}}})
+
+    warned = []
+    for other in (config, config.model_copy(update={"backend": renamed})):
+        with capture_logs() as logs:
+            async with app.built(other, sandboxes=Engines()):
+                pass
+        lines = [line for line in logs if line["event"] == "owed_to_nobody"]
+        assert {line["log_level"] for line in lines} == {"warning"}
+        warned.append([(line["recipient"], line["finals"]) for line in lines])
+
+    assert warned == [
+        [("backend:old_name", 2), ("webhook", 2)],
+        [("backend:backend", 2), ("backend:old_name", 2), ("webhook", 2)],
+    ]

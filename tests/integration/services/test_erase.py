@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commserver.core.execution import Broken, Cause, Completed, Failure, Status, Verdict
-from commserver.core.finals import Cursor, account
+from commserver.core.finals import Cursor, account, backend
 from commserver.core.jobs import AttemptId, Origin, OwnerId, RunId
 from commserver.core.states import State
 from commserver.dao import whole_tables
@@ -329,6 +329,37 @@ async def test_a_run_that_ends_while_it_is_handed_in_again_was_the_same_work(
 
     assert (await site.row(run)).state is State.DONE
     assert await site.count("executions") == 1
+
+
+# -- those who asked ------------------------------------------------------------------------------
+
+
+async def test_who_asked_for_a_run_is_still_told_of_its_end(
+    site: Site, eraser: EraseService, clock: FakeClock
+) -> None:
+    school, college = backend("school"), backend("college")
+    finals = FinalsService(site.database, site.daos, clock, site.bus)
+    exercise = await site.exercise()
+    attempts = [await site.attempt(exercise, {"main.py": str(n)}) for n in range(2)]
+    origin = Origin("backend", "school", "ref")
+    done = (await site.exec.submit(attempts[0], origin, (school,))).run
+    await site.runs.finished(await site.lease(), completed(7))
+    waiting = (await site.exec.submit(attempts[1], origin, (school, college))).run
+    later(site, clock)
+
+    erased = await eraser.erase(await site.admin.account("ada"))
+
+    assert (erased.runs, erased.ended, erased.finals) == (2, 1, 1)
+    told = (await finals.owed(school, 0)).finals
+    assert [(end.run, end.attempt, end.seq, end.ending) for end in told] == [
+        (done, attempts[0], 1, None),
+        (waiting, attempts[1], 2, None),
+    ]
+    assert told[1].state is State.CANCELLED
+    assert [end.run for end in (await finals.owed(college, 0)).finals] == [waiting]
+    before = await everything(site)
+    await eraser.erase(await site.admin.account("ada"))
+    assert await everything(site) == before
 
 
 # -- beside a server that works -------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """What is told of an attempt later: everything that is known, and what is not known any more."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import msgspec
@@ -68,8 +69,8 @@ def judged() -> Completed:
         CaseVerdict("large", Status.CPU_TIME, 0, 5, 1.0, 1.1, MIB),
     )
     processes = (
-        ProcessReport("small", 0, 0.02, 0.03, 9 * MIB),
-        ProcessReport("large", -9, 1.0, 1.1, MIB, Flag.CPU | Flag.OUTPUT),
+        ProcessReport("0", 0, 0.02, 0.03, 9 * MIB),  # as our own grader calls them
+        ProcessReport("1", -9, 1.0, 1.1, MIB, Flag.CPU | Flag.OUTPUT),
     )
     report = ExecutionReport(None, processes, "sha256:abc", "box-7", "fresh", "1")
     return Completed(Verdict(Status.CPU_TIME, 10, 20, "a log of the student's", cases), report)
@@ -111,19 +112,23 @@ async def test_a_whole_life_is_told_step_by_step_with_its_times(
         f"sha256 {(await site.row(run)).job.content}"
     )
     assert step(told, "queued").says == (
-        "class interactive, tag 0, entry 2; one run of its lane stood before it then, as far as "
-        "rows tell"
+        "among the interactive runs, as number 2 of all that ever came in; as far as is known, one "
+        "run for the same image stood before it then"
     )
     leased = step(told, "leased")
     assert leased.says == f"by {lease.offer.runner} on engine {lease.offer.engine}"
     assert leased.after == pytest.approx(3.0)
-    assert step(told, "container").says == "box-7, image sha256:abc, isolation fresh, runner 1"
+    started = step(told, "started")  # our own slots begin at once
+    assert (started.says, started.at, started.after) == ("its runner began", leased.at, 0.0)
+    assert step(told, "container").says == (
+        "box-7, image commserver/python sha256:abc, isolation fresh, runner 1"
+    )
     assert step(told, "verdict").says == "cpu_time, 10 of 20"
     assert says(told, "case") == [
-        "small: accepted, 5 of 5 points; exit code 0, cpu 0.020 s, real 0.030 s, "
-        "memory 9.0 MiB, limits met: none",
-        "large: cpu_time, 0 of 5 points; exit code -9, cpu 1.000 s, real 1.100 s, "
-        "memory 1.0 MiB, limits met: cpu, output",
+        "small: accepted, 5 of 5 points; 0.02 s of cpu, 0.03 s, 9.0 MiB; exit code 0, "
+        "limits met: none",
+        "large: cpu_time, 0 of 5 points; 1.00 s of cpu, 1.10 s, 1.0 MiB; exit code -9, "
+        "limits met: cpu, output",
     ]
     stored = step(told, "stored")
     assert (stored.says, stored.at) == ("stored as done", ended)
@@ -172,7 +177,7 @@ async def test_what_waits_is_told_with_who_stood_before_it(
 
     told = await only(explain, attempt)
 
-    assert "2 runs of its lane stood before it" in step(told, "queued").says
+    assert "2 runs for the same image stood before it" in step(told, "queued").says
     assert step(told, "leased").says.startswith("not yet, or a slot has it at this moment")
     assert step(told, "verdict").says == "none yet: the row says queued"
     assert not says(told, "stored")
@@ -197,6 +202,24 @@ async def test_tries_that_broke_are_told_with_why_the_last_did(
     assert step(told, "verdict").says == (
         "it could not be graded: it vanished 2 (container, the system's fault)"
     )
+
+
+async def test_what_did_not_compile_has_cases_that_used_nothing(
+    site: Site, explain: ExplainService
+) -> None:
+    attempt = await handed_in(site)
+    await submitted(site, attempt)
+    whole = judged()
+    assert whole.report
+    compiler = ProcessReport("compile", 1, 0.5, 0.6, 2 * MIB)
+    report = replace(whole.report, compile=compiler, cases=())
+    await site.runs.finished(await site.lease(), replace(whole, report=report))
+
+    assert says(await only(explain, attempt), "case") == [
+        "compilation: 0.50 s of cpu, 0.60 s, 2.0 MiB; exit code 1, limits met: none",
+        "small: accepted, 5 of 5 points",
+        "large: cpu_time, 0 of 5 points",
+    ]
 
 
 async def test_a_run_that_was_refused_says_why_and_was_never_queued(

@@ -12,7 +12,7 @@ from commserver.core.execution import Cause, Failure, Judged, Status
 from commserver.core.finals import account
 from commserver.core.jobs import AttemptId, OwnerId, Recipient, RunId
 from commserver.core.states import State
-from commserver.errors import StoreError
+from commserver.errors import StoreError, StoreRefused
 from commserver.services.finals_service import AT_ONCE, FinalsService
 from tests.fakes import broken, completed
 from tests.integration.services.site import Site
@@ -266,6 +266,32 @@ async def test_who_waits_for_a_receipt_that_cannot_be_written_is_told_and_the_ne
     await finals.acknowledge(ada, 1)
 
     assert await seqs(finals, ada) == []
+
+
+async def test_a_receipt_that_can_never_be_written_stands_in_nobody_s_way(
+    site: Site, finals: FinalsService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for student in ("ada", "grace"):
+        await judged(site, student)
+    ada, grace = await recipient_of(site, "ada"), await recipient_of(site, "grace")
+    delivered = site.daos.notices.delivered
+
+    async def choosy(
+        connection: AsyncConnection, receipts: Sequence[tuple[Recipient, int]], at: datetime
+    ) -> None:
+        if ada in dict(receipts):
+            raise StoreRefused("no row of hers can be written")
+        await delivered(connection, receipts, at)
+
+    monkeypatch.setattr(site.daos.notices, "delivered", choosy)
+    hers, other = await asyncio.gather(
+        finals.acknowledge(ada, 1), finals.acknowledge(grace, 1), return_exceptions=True
+    )
+
+    assert isinstance(hers, StoreRefused)
+    assert other is None
+    assert await seqs(finals, ada) == [1]
+    assert await seqs(finals, grace) == []
 
 
 async def test_a_database_that_is_away_is_said_once_however_many_ask(

@@ -125,6 +125,50 @@ async def test_leased_and_started_elsewhere_are_written(site: Site, clock: FakeC
     assert (await site.row(A)).started_at == clock.utc()
 
 
+@pytest.mark.parametrize("outcome", [VERDICT, broken()])
+async def test_when_our_own_slot_began_is_written_as_the_try_ends(
+    site: Site, clock: FakeClock, outcome: Completed | Broken
+) -> None:
+    await site.dispatcher.submit(job("a"))
+    clock.advance(1.0)
+    lease = await site.lease()
+    began = clock.utc()
+    await site.runs.started(lease.id)
+    assert (await site.row(A)).started_at is None
+    clock.advance(5.0)
+
+    await site.runs.finished(lease, outcome)
+
+    row = await site.row(A)
+    assert (row.started_at, row.leased_at) == (began, began)
+
+
+async def test_when_another_machine_began_stays_as_it_said(site: Site, clock: FakeClock) -> None:
+    await site.dispatcher.submit(job("a"))
+    lease = await site.lease(NODE)
+    clock.advance(2.0)
+    await site.runs.started(lease.id)
+    began = clock.utc()
+    clock.advance(5.0)
+
+    await site.runs.finished(lease, VERDICT)
+
+    assert (await site.row(A)).started_at == began
+
+
+@pytest.mark.parametrize("offer", [None, make_offer()])
+async def test_what_was_refused_or_put_back_or_never_leased_did_not_begin(
+    site: Site, attempt: AttemptId, offer: Offer | None
+) -> None:
+    await site.dispatcher.refuse(job("b"), Failure(Cause.NOT_FOUND, "no files"))
+    await site.dispatcher.submit(job("a", attempt))
+    if offer:
+        await site.runs.release((await site.lease(offer)).id)
+    await site.dispatcher.cancel(A)
+
+    assert [(await site.row(run)).started_at for run in (A, B)] == [None, None]
+
+
 async def test_extended_moves_the_end_of_the_lease(site: Site, clock: FakeClock) -> None:
     await site.dispatcher.submit(job("a"))
     lease = await site.lease(NODE)

@@ -1,7 +1,7 @@
 """Who is told of an end beside its student: in its row, in the same commit, and as it comes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 
 import pytest
@@ -12,7 +12,7 @@ from commserver.core.finals import WEBHOOK, Final, account, backend
 from commserver.core.jobs import SWEEP, AttemptId, ContentHash, Origin, OwnerId, Recipient, RunId
 from commserver.core.states import State
 from commserver.errors import NotFound, StoreError
-from commserver.services.exec_service import LOOK_AGAIN, ExecService
+from commserver.services.exec_service import FURTHER_LOOKS, LOOK_AGAIN, ExecService
 from commserver.services.finals_service import AT_ONCE, PUSHES_DUE, STORE_PAUSE, FinalsService
 from tests.fakes import completed, settle
 from tests.integration.services.site import ORIGIN, PATIENCE, Site, until
@@ -109,6 +109,38 @@ async def test_whoever_is_told_of_everything_is_told_of_what_nobody_asked_for(
     await site.runs.finished(await site.lease(), completed(7))
 
     assert await owed(finals, WEBHOOK) == [(swept.run, State.DONE, 1)]
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_whoever_is_told_of_everything_is_told_of_what_was_taken_before(
+    site: Site, attempt: AttemptId, waits: bool
+) -> None:
+    run = await site.submit(attempt)
+    if not waits:
+        await site.lease()
+
+    again = Site(site.state, site.clock, url=site.url, tell=[WEBHOOK])
+    async with again.open():
+        await again.runs.finished(await again.lease(), completed(7))
+        finals = FinalsService(again.database, again.daos, again.clock, again.bus)
+        assert await owed(finals, WEBHOOK) == [(run, State.DONE, 1)]
+        assert (await again.row(run)).job.tell == (WEBHOOK,)
+
+
+async def test_and_of_what_has_ended_before_when_it_is_asked_for_again(
+    site: Site, attempt: AttemptId
+) -> None:
+    content = await site.exec.missed(attempt)
+    assert content is not None
+    swept = await site.exec.sweep(attempt, content)
+    assert swept is not None
+    await site.runs.finished(await site.lease(), completed(7))
+
+    again = Site(site.state, site.clock, url=site.url, tell=[WEBHOOK])
+    async with again.open():
+        assert await again.exec.submit(attempt, ORIGIN) == (swept.run, False)
+        finals = FinalsService(again.database, again.daos, again.clock, again.bus)
+        assert await owed(finals, WEBHOOK) == [(swept.run, State.DONE, 1)]
 
 
 async def test_who_asks_again_for_what_waits_or_runs_is_told_too(
@@ -249,6 +281,37 @@ async def test_others_are_taken_while_one_is_looked_for(site: Site, attempt: Att
 
     asking.cancel()
     await asyncio.wait({asking})
+
+
+async def test_however_many_are_looked_for_few_look_at_the_same_time(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a flood of ids that nobody has does not crowd out those that somebody has."""
+    read, looking, most = site.database.read, 0, 0
+
+    async def counted(work: Callable[[AsyncConnection], Awaitable[object]]) -> object:
+        nonlocal looking, most
+        looking += 1
+        most = max(most, looking)
+        try:
+            return await read(work)
+        finally:
+            looking -= 1
+
+    asking = [
+        asyncio.create_task(site.exec.submit(AttemptId(99 + id), ORIGIN, patient=True))
+        for id in range(20)
+    ]
+    await until(lambda: len(site.clock.alarms) == 20)
+    monkeypatch.setattr(site.database, "read", counted)
+
+    await looked(site, LOOK_AGAIN[0])
+    await until(lambda: len(site.clock.alarms) == 20)
+
+    assert most == FURTHER_LOOKS
+    for task in asking:
+        task.cancel()
+    await asyncio.wait(asking)
 
 
 async def test_without_patience_it_is_not_found_at_once(site: Site) -> None:

@@ -291,7 +291,7 @@ async def test_only_ones_own_attempt_is_shown_if_it_was_ever_to_be_run(
 @pytest.mark.parametrize(
     "headers", [{}, {"Authorization": "Bearer"}, {"Authorization": "Basic eA=="}, bearer("wrong")]
 )
-@pytest.mark.parametrize("path", ["/api/v1/me/attempts", "/api/v1/me/attempts/1"])
+@pytest.mark.parametrize("path", ["/api/v1/me", "/api/v1/me/attempts", "/api/v1/me/attempts/1"])
 async def test_nobody_is_shown_anything(
     http: httpx.AsyncClient, path: str, headers: dict[str, str]
 ) -> None:
@@ -301,6 +301,17 @@ async def test_nobody_is_shown_anything(
     assert answer.json()["error_code"] == "401"
     assert (answer.json()["target"], answer.json()["target_id"]) == ("OTHER", "")
     assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+async def test_whoever_asks_is_told_who_they_are(room: Room, http: httpx.AsyncClient) -> None:
+    for name in ("ada", "grace <b>"):
+        answer = await http.get("/api/v1/me", headers=bearer(await room.token(name)))
+
+        account = await room.site.admin.account(name)
+        assert answer.json() == {"id": str(account), "name": name}
+        assert answer.headers["cache-control"] == "no-store"
+    records = RecordService(room.site.database, room.site.daos, room.site.board)
+    assert await records.name_of(10**6) == ""
 
 
 @sqlite_only

@@ -1,23 +1,35 @@
 """`make serve`: where the page is and who may look at it, said clearly."""
 
+import asyncio
 import io
+import shutil
 import socket
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from commserver import demo
+from commserver import demo, operations
+from commserver.config import Config
+from commserver.services.admin_service import read_exercise
 from commserver.trial import TrialFailed
+from tests.conftest import ROOT
 
 
 def test_the_page_and_its_tokens_are_told(tmp_path: Path) -> None:
     out = io.StringIO()
+    folder = ROOT / "examples" / "c-101" / "sum"
+    _, definition = read_exercise(folder)
 
     demo._invite(
         Console(file=out, width=60),
         "http://127.0.0.1:8080",
         {"ada": "a" * 43, "grace": "b" * 43},
+        [demo.Lesson(7, folder, definition)],
         tmp_path / ("a long name " * 9),
     )
 
@@ -25,7 +37,41 @@ def test_the_page_and_its_tokens_are_told(tmp_path: Path) -> None:
     assert "The students' page:  http://127.0.0.1:8080" in lines
     assert f"  ada's token:       {'a' * 43}" in lines
     assert f"  grace's token:     {'b' * 43}" in lines
-    assert any("commserver submit 1 FILE --state-dir" in line for line in lines)
+    assert "  exercise 7: Add them up (c; file: main.c)" in lines
+    [line] = [line for line in lines if " submit 7 " in line]
+    assert "right.c --username ada --state-dir '" in line
+
+
+@pytest.mark.parametrize("started", ["commserver", "cli.py"])
+async def test_the_command_that_is_told_works_as_it_stands(
+    outside: None,
+    sqlite_template: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    started: str,
+) -> None:
+    """Save that nobody is told of the attempt: the port for that is the same on a whole machine."""
+    shutil.copy(sqlite_template, tmp_path / "commserver.db")
+    state = Config(state_dir=tmp_path)
+    async with operations.admin(state) as admin:
+        lessons = await demo.imported(admin)
+        await admin.account("ada")
+    monkeypatch.setattr(sys, "argv", [str(Path(sys.executable).with_name(started))])
+
+    line = demo.handing_in(lessons[0], "ada", tmp_path)
+    done = await asyncio.to_thread(
+        subprocess.run,
+        ["sh", "-c", f"{line} --push ''"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    with closing(sqlite3.connect(tmp_path / "commserver.db")) as database:
+        query = "SELECT username, exercise_id, name FROM codes JOIN user_exercises ON"
+        query += " user_exercises.id = user_exercise_id JOIN accounts ON accounts.id = account_id"
+        assert database.execute(query).fetchall() == [("ada", lessons[0].exercise, "main.c")]
 
 
 async def test_ports_are_always_the_same() -> None:

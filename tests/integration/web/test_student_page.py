@@ -3,9 +3,10 @@
 import asyncio
 import itertools
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import playwright.async_api
 import pytest
@@ -31,6 +32,33 @@ new MutationObserver(() => {
     if (text) window.heard.push(text);
 }).observe(document, {subtree: true, childList: true, characterData: true});
 """
+# Shows each state that a connection can be in, and says of each whether all of it can be seen.
+CONNECTIONS = """
+async () => {
+    const { Connection } = await import("/static/pages/student/connection.js");
+    const shown = new Connection();
+    const before = document.querySelector(".connection");
+    before.replaceWith(shown.element);
+    const inside = (element) => {
+        const { left, right, top, width } = element.getBoundingClientRect();
+        return left >= 0 && right <= innerWidth && top >= 0 && width > 0
+            && element.contains(document.elementFromPoint((left + right) / 2, top + 3));
+    };
+    const seen = [];
+    for (const state of ["connecting", "live", "waiting", "offline", "refused", "closed"]) {
+        const seconds = ["waiting", "offline"].includes(state) ? 30 : 0;
+        shown.show({ state, seconds });
+        const out = [...document.querySelectorAll("header button")].find((one) => inside(one));
+        const all = shown.element.scrollWidth <= shown.element.clientWidth && inside(shown.element);
+        const fits = document.documentElement.scrollWidth <= innerWidth;
+        const name = document.querySelector(".who").clientWidth >= 40;
+        seen.push([state, shown.element.textContent, Boolean(fits && out && all && name)]);
+    }
+    shown.close();
+    shown.element.replaceWith(before);
+    return seen;
+}
+"""
 CUT = ("WebSocket connection to", "ERR_INTERNET_DISCONNECTED", "ERR_CONNECTION_REFUSED")
 
 
@@ -46,8 +74,9 @@ class Student(Tab):
         return self.page.locator(".attempt[data-tone=waiting] .tile-number")
 
     async def sign_in(self, token: str) -> None:
-        await self.page.get_by_label("Your token").fill(token)
-        await self.page.get_by_role("button", name="Sign in").click()
+        field = self.page.get_by_label("Your token")
+        await field.fill(token)
+        await field.press("Enter")
 
     async def state(self, state: str) -> None:
         """Wait until the page says that this is how it is connected."""
@@ -110,6 +139,7 @@ async def test_two_students_see_their_places_fall_and_each_their_own_result(
     grace = await door.come(await exam.token("grace"))
     await expect(ada.places).to_have_text(["1"])
     await expect(grace.places).to_have_text(["2"])
+    await expect(grace.page.locator(".who")).to_have_text("grace")
     await expect(grace.page).to_have_title("2 in line · My attempts")
 
     exam.engine.scripts.extend([says("42"), says("41")])
@@ -119,10 +149,12 @@ async def test_two_students_see_their_places_fall_and_each_their_own_result(
     exam.engine.resume()
 
     await expect(ada.cards).to_have_count(1)
-    await expect(ada.cards).to_contain_text(["Accepted20 / 20"])
-    await expect(grace.cards).to_contain_text(["Wrong answer0 / 20"])
+    await expect(ada.cards).to_contain_text(["20 of 20"])
+    await expect(ada.cards.locator(".said")).to_have_text(["Accepted"])
+    await expect(grace.cards).to_contain_text(["0 of 20"])
+    await expect(grace.cards.locator(".said")).to_have_text(["Wrong answer"])
     heard = await grace.heard()
-    assert heard[-1].startswith("Sum of two: Wrong answer")
+    assert heard[-1].startswith("Sum of two: Wrong answer, 0")
     assert sum("Wrong answer" in text for text in heard) == 1
     assert "Sum of two: place 1 in line" in heard
 
@@ -246,23 +278,18 @@ async def test_a_wrong_token_is_told_in_words_and_another_try_is_easy(
     ada.forgive("401 (Unauthorized)")
 
 
-async def test_a_title_is_text_whatever_is_in_it(exam: Room, door: Door) -> None:
+async def test_names_and_logs_are_text_whatever_is_in_them(exam: Room, door: Door) -> None:
     evil = "<img src=x onerror=\"document.title='owned'\"><script>owned</script>"
-    await exam.hand_in(title=evil)
-    ada = await door.come(await exam.token())
+    exam.engine.otherwise = says("<b>41</b>")
+    await exam.hand_in(student=evil, title=evil)
+    ada = await door.come(await exam.token(evil))
 
     await expect(ada.cards.locator("h2")).to_have_text([evil])
-    await expect(ada.cards.locator("img, script")).to_have_count(0)
+    await expect(ada.page.locator(".who")).to_have_text(evil)
+    await expect(ada.page.locator(".who *, .attempt img, .attempt script")).to_have_count(0)
     await expect(ada.page).to_have_title("My attempts")
-
-
-async def test_the_log_is_shown_when_it_is_asked_for(exam: Room, door: Door) -> None:
-    exam.engine.otherwise = says("<b>41</b>")
-    await exam.hand_in()
-    ada = await door.come(await exam.token())
-
     await ada.page.get_by_role("button", name="Show log").click()
-    log = ada.page.get_by_role("region", name="Log of Double it")
+    log = ada.page.get_by_role("region", name="Log of <img")
     await expect(log).to_contain_text("<b>41</b>")
     await expect(ada.page.get_by_role("button", name="Hide log")).to_be_focused()
     await ada.page.keyboard.press("Enter")
@@ -270,22 +297,27 @@ async def test_the_log_is_shown_when_it_is_asked_for(exam: Room, door: Door) -> 
     await expect(log).to_be_hidden()
 
 
-async def test_what_is_said_to_everybody_is_shown_as_text(exam: Room, door: Door) -> None:
+async def test_what_is_said_to_everybody_is_shown_as_text_with_its_end_in_local_time(
+    exam: Room, door: Door
+) -> None:
     site = exam.site
     said = AnnouncementService(site.database, site.daos, site.clock)
-    await said.announce("Ten minutes left. <b>Hurry</b>", None)
+    until = datetime.now(UTC) + timedelta(hours=1)
+    await said.announce("An hour left. <b>Hurry</b>", until)
 
-    ada = await door.come(await exam.token())
+    ada = await door.come(await exam.token(), locale="en-GB", timezone_id="Asia/Tokyo")
 
     banner = ada.page.get_by_role("status", name="Announcement")
-    await expect(banner).to_have_text("Ten minutes left. <b>Hurry</b>")
+    await expect(banner.locator("p")).to_have_text("An hour left. <b>Hurry</b>")
+    local = until.astimezone(timezone(timedelta(hours=9)))
+    await expect(banner.locator("time")).to_have_text(re.compile(f"^until (.+, )?{local:%H:%M}$"))
 
 
 async def test_progress_is_shown_and_an_announcement_whose_time_is_over_is_not(
     exam: Room, door: Door
 ) -> None:
     exam.engine.hang()
-    [attempt] = await exam.hand_in()
+    attempt, other = await exam.hand_in(2)
     ada = await door.come()
     await expect(ada.page.get_by_label("Your token")).to_be_visible()
     until = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
@@ -306,27 +338,74 @@ async def test_progress_is_shown_and_an_announcement_whose_time_is_over_is_not(
     sockets: list[WebSocketRoute] = []
     await ada.page.route_web_socket("**/*", answer)
     await ada.sign_in(await exam.token())
-    await expect(ada.cards).to_contain_text(["Running now"])
-    [(run,)] = await exam.site.sql("SELECT id FROM executions")
+    await expect(ada.cards).to_contain_text(["Running now", "Next in its line"])
+    rows = await exam.site.sql("SELECT user_exercise_id, id FROM executions")
+    runs = {row[0]: row[1] for row in rows}
+    run = runs[attempt]
     packet = {"cmd": "PROGRESS", "user_exercice_id": str(attempt), "run": run, "stage": "run"}
     sockets[0].send(json.dumps({**packet, "text": "case 2 of 5"}))
 
-    await expect(ada.cards).to_contain_text(["case 2 of 5"])
+    await expect(ada.cards).to_contain_text(["case 2 of 5", "Next in its line"])
+    sockets[0].send(json.dumps({**packet, "text": "1/2"}))
+    await expect(ada.cards).to_contain_text(["Step 2 of 2", "Next in its line"])
+    place = {"cmd": "PLACE_IN_QUEUE", "user_exercice_id": str(other), "place": "0"}
+    sockets[0].send(json.dumps({**place, "run": runs[other]}))
+    await expect(ada.page.locator(".summary")).to_have_text("2 running")
     await expect(ada.page.get_by_text("Over soon")).to_have_count(0)
     assert len(sockets) == 1
 
 
-async def test_what_waits_can_be_cancelled(exam: Room, door: Door) -> None:
+async def test_what_waits_can_be_cancelled_by_whoever_means_it(exam: Room, door: Door) -> None:
     exam.engine.hang()
     await exam.hand_in(2)
     ada = await door.come(await exam.token())
+    cancel = ada.page.get_by_role("button", name="Cancel Double it")
+    press = ada.page.keyboard.press
 
-    await ada.page.get_by_role("button", name="Cancel Double it").click()
+    await cancel.dblclick()  # the second one says No
+    await expect(cancel).to_be_focused()
+    for no in ("Enter", "Escape"):
+        await press("Enter")
+        await expect(cancel).to_have_count(0)
+        await expect(ada.page.get_by_role("group", name="Call off Double it")).to_be_visible()
+        await press(no)
+        await expect(cancel).to_be_focused()
+    await expect(ada.places).to_have_text(["1"])
+    for key in ("Enter", "Shift+Tab", "Enter"):
+        await press(key)
 
     await expect(ada.page.locator("[data-tone=void]")).to_contain_text("does not count")
-    await expect(ada.page.get_by_role("button", name="Cancel Double it")).to_have_count(0)
+    await expect(ada.page.locator("[data-tone=void] h2")).to_be_focused()
+    await expect(cancel).to_have_count(0)
     exam.engine.resume()
     await expect(ada.page.locator("[data-tone=good]")).to_have_count(1)
+
+
+async def test_what_runs_comes_first_then_what_waits_then_the_newest_result(
+    exam: Room, door: Door
+) -> None:
+    exam.engine.scripts.extend([says("42")] * 2)
+    ada = await door.come(await exam.token())
+    for title in ("Older", "Newer"):
+        await exam.hand_in(title=title)
+        await expect(ada.cards.filter(has_text=title)).to_contain_text("Accepted")
+    exam.engine.hang()
+    for title in ("Runs", "Next", "Last"):
+        await exam.hand_in(title=title)
+    names = ada.cards.locator("h2")
+    summary = ada.page.locator(".summary")
+
+    await expect(names).to_have_text(["Runs", "Next", "Last", "Newer", "Older"])
+    await expect(summary).to_have_text("1 running · 2 waiting")
+    await ada.page.get_by_role("button", name="Cancel Last").focus()
+    exam.step()
+    await expect(names).to_have_text(["Next", "Last", "Runs", "Newer", "Older"])
+    await expect(summary).to_have_text("1 running · 1 waiting")
+    await expect(ada.page.get_by_role("button", name="Cancel Last")).to_be_focused()
+    exam.engine.resume()
+
+    await expect(names).to_have_text(["Last", "Next", "Runs", "Newer", "Older"])
+    await expect(summary).to_have_text("")
 
 
 async def test_a_fault_says_that_it_is_not_the_students_and_who_has_to_act(
@@ -426,13 +505,19 @@ async def test_a_token_that_is_revoked_ends_the_session_with_words(exam: Room, d
 
 
 async def test_nothing_is_cut_off_on_any_screen_by_day_and_night(exam: Room, door: Door) -> None:
-    await exam.hand_in(title="An exercise whose name has a_word_that_is_much_too_long_for_a_phone")
-    ada = await door.come(await exam.token())
+    student = "somebody_whose_user_name_is_much_too_long_for_a_phone@school.example"
+    await exam.hand_in(
+        student=student,
+        title="An exercise whose name has a_word_that_is_much_too_long_for_a_phone",
+    )
+    ada = await door.come(await exam.token(student))
     await expect(ada.cards).to_contain_text(["Accepted"])
 
-    for width in (320, 390, 1280, 1920):
+    for width in (320, 360, 390, 480, 1280, 1920):
         await ada.page.set_viewport_size({"width": width, "height": 800})
-        assert await ada.page.evaluate("document.documentElement.scrollWidth") <= width
+        seen = await ada.page.evaluate(CONNECTIONS)
+        assert [(state, text) for state, text, fits in seen if not fits] == [], width
+        assert len(seen) == 6
     colours = []
     for scheme in ("light", "dark"):
         await ada.page.emulate_media(color_scheme=scheme)

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar, cast
@@ -76,7 +77,7 @@ class RecordingExecService(ExecService):
         tell: Sequence[Recipient] = (),
         *,
         patient: bool = False,
-        aside: asyncio.Event | None = None,
+        meanwhile: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> Submitted:
         self.asked += 1
         self._moved.set()
@@ -86,9 +87,9 @@ class RecordingExecService(ExecService):
         if attempt in self.missing and patient:
             self.looking.append(attempt)
             self._moved.set()
-            if aside:
-                aside.set()
-            if not await self.missing[attempt]:
+            with meanwhile():
+                found = await self.missing[attempt]
+            if not found:
                 raise NotFound("attempt", str(attempt))
         run = RunId(f"run-{attempt}")
         self.submitted.append((attempt, origin))

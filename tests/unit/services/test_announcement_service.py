@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from commserver.errors import MalformedPacket, StoreError
+from commserver.gateways.http import packets
 from commserver.services.announcement_service import LONGEST, Announcement, AnnouncementService
-from tests.fakes import FakeClock
+from tests.fakes import FakeClock, settle
 from tests.unit.gateways.services import MemoryDatabase, memory_announcements
 
 
@@ -116,22 +117,28 @@ async def test_what_could_not_be_stored_is_told_to_nobody(
 
 
 @pytest.mark.parametrize("text", ["second", ""])
-async def test_a_change_that_was_given_up_in_its_commit_is_read_again(
+async def test_a_change_that_is_given_up_in_its_commit_is_told_all_the_same(
     service: AnnouncementService, database: MemoryDatabase, text: str
 ) -> None:
     await service.announce("first")
+    heard: list[Announcement] = []
+    service.subscribe(heard.append)
     database.gate.clear()
     change = service.announce(text) if text else service.withdraw()
     changing = asyncio.ensure_future(change)
-    await asyncio.sleep(0)
+    await settle(5)
     changing.cancel()
-    await asyncio.wait({changing})
+    await settle(5)
     database.gate.set()
-    reads = database.reads
+    await asyncio.wait({changing})
 
-    await service.current()
+    assert changing.cancelled()
+    assert [said.text for said in heard] == [text]
 
-    assert database.reads == reads + 1
+
+async def test_every_port_has_the_one_limit(service: AnnouncementService) -> None:
+    assert packets.TEXT_LIMIT == LONGEST
+    assert (await service.announce("é" * LONGEST)).text == "é" * LONGEST
 
 
 async def test_a_text_is_cleaned(service: AnnouncementService) -> None:
@@ -145,7 +152,7 @@ async def test_a_text_is_cleaned(service: AnnouncementService) -> None:
     [
         ("", None),
         (" \x00\n", None),
-        ("é" * (LONGEST // 2 + 1), None),
+        ("é" * (LONGEST + 1), None),
         ("late", datetime(2025, 12, 31, tzinfo=UTC)),
         ("late", datetime(2026, 1, 1, tzinfo=UTC)),
         ("where", datetime(2026, 6, 1)),  # noqa: DTZ001  # that is what is wrong with it

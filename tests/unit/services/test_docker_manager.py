@@ -342,6 +342,31 @@ async def test_idle_slots_do_not_take_what_their_engine_has_lost(
     assert shop.leased == ["b"]
 
 
+@pytest.mark.parametrize("down_at_first", [True, False])
+async def test_an_engine_that_is_not_there_is_logged_once(
+    tmp_path: Path, engine: FakeSandbox, down_at_first: bool
+) -> None:
+    engine.down = down_at_first
+    with capture_logs() as logs:
+        async with Shop(tmp_path, engine).open() as shop:
+            await settle()
+            engine.down = True
+            for _ in range(3):
+                await shop.pass_time(5.0)
+                await settle()
+            engine.down = False
+            await shop.pass_time(5.0)
+            await settle()
+            told = [line["log_level"] for line in logs if line["event"] == "engine_down"]
+            assert told == ["error"]
+
+            engine.down = True
+            await shop.pass_time(5.0)
+            await settle()
+
+    assert len([line for line in logs if line["event"] == "engine_down"]) == 2
+
+
 async def test_an_engine_without_images_says_what_to_do(tmp_path: Path) -> None:
     with capture_logs() as logs:
         async with Shop(tmp_path, FakeSandbox(images=())).open():

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import pytest
 
+from commserver.gateways.gateway import LinkState
 from commserver.services import probes
-from commserver.services.probes import LinkState
 from commserver.services.status_service import Item, Probe
 from tests.fake_sandbox import FakeSandbox
 from tests.fakes import settle
@@ -31,7 +31,7 @@ async def test_a_link_that_is_up_says_since_when() -> None:
     item = await one(probes.links([Backend("main", LinkState(True, SINCE))]))
 
     assert (item.name, item.problem) == ("main", "")
-    assert item.says == "link up since 2026-01-01 08:30:00"
+    assert item.says == "link up since 2026-01-01 08:30:00 UTC"
     assert item.values == {"up": True, "since": "2026-01-01T08:30:00+00:00", "why": ""}
 
 
@@ -41,7 +41,19 @@ async def test_a_link_that_is_down_is_a_problem_and_says_why() -> None:
     assert item.problem == (
         "the link to backend main is down since 2026-01-01 08:30:00 UTC: refused"
     )
+    assert item.says == "link down since 2026-01-01 08:30:00 UTC"
     assert item.values["up"] is False
+
+
+async def test_a_webhook_that_nobody_takes_is_a_problem_and_says_why() -> None:
+    works = await one(probes.webhook(Backend("webhook", LinkState(True, SINCE))))
+    fails = await one(probes.webhook(Backend("webhook", LinkState(False, SINCE, "answered 503"))))
+
+    assert (works.says, works.problem) == ("takes finals since 2026-01-01 08:30:00 UTC", "")
+    assert fails.problem == (
+        "the receiver of the webhook takes none since 2026-01-01 08:30:00 UTC: answered 503"
+    )
+    assert await probes.webhook(None)() == []
 
 
 @pytest.mark.parametrize(("there", "problem"), [(0, False), (9, False), (10, True), (11, True)])
@@ -73,6 +85,7 @@ async def test_engines_say_what_they_have_and_how_busy_they_are(tmp_path: Path) 
         await settle()
         item = await one(probe)
         assert item.problem.startswith("engine engine is down: ")
+        assert item.says == "down"
         assert item.values["up"] is False
 
 

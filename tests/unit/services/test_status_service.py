@@ -78,7 +78,7 @@ async def test_a_part_that_fails_is_shown_with_why(error: Exception) -> None:
     report = await StatusService({"broken": broken, "one": well}, FakeClock()).report()
 
     assert report.problems == ["broken: away"]
-    assert [item.says for item in report.parts["broken"]] == ["away"]
+    assert [item.says for item in report.parts["broken"]] == ["no answer"]
     assert report.parts["one"] == [WELL]
 
 
@@ -90,6 +90,7 @@ async def test_a_part_that_does_not_answer_costs_its_deadline_and_is_shown() -> 
         report = await service.report()
 
     assert report.problems == ["stuck: did not answer in 0.01 s"]
+    assert [item.says for item in report.parts["stuck"]] == ["no answer"]
     assert report.parts["one"] == [WELL]
     await service.close()
 

@@ -54,6 +54,22 @@ def test_what_a_page_needs_is_there() -> None:
     assert [one for one in wanted if _plain(one) not in FILES] == []
 
 
+def test_a_page_says_at_once_which_modules_it_will_need() -> None:
+    preloaded = re.findall(r'rel="modulepreload" href="static/([^"]+)"', FILES[PAGE].body.decode())
+    folder = Path(PAGE).parent
+    wanted, new = set[str](), {(folder / "student.js").as_posix()}
+    while new:
+        wanted |= new
+        new = {
+            _plain((Path(name).parent / found).as_posix())
+            for name in new
+            for found in re.findall(r'from "([^"]+)"', FILES[name].body.decode())
+        } - wanted
+
+    assert {*preloaded, (folder / "student.js").as_posix()} == wanted
+    assert len(preloaded) == len(set(preloaded))
+
+
 def _plain(path: str) -> str:
     parts: list[str] = []
     for part in path.split("/"):
@@ -93,7 +109,7 @@ TEXTS = [
     *((f"{tone}", f"{tone}-ground") for tone in TONES),
     *((tone, "sheet") for tone in (*TONES, "ink", "soft")),
     *((text, "ground") for text in ("ink", "soft", "bad")),
-    ("ink", "waiting-ground"),
+    ("waiting", "ground"),
     ("ink", "void-ground"),
     ("on-accent", "accent"),
 ]

@@ -1,4 +1,4 @@
-"""The JavaScript client, tested in its own language; each of its tests is one of ours."""
+"""The JavaScript, tested in its own language: the client, and what the page says."""
 
 import re
 import shutil
@@ -10,19 +10,19 @@ import pytest
 
 from tests.conftest import ROOT, missing
 
-TESTS = Path(__file__).with_name("client.test.mjs")
 CLIENT = ROOT / "commserver" / "web" / "client" / "commserver.js"
+WORDS = ROOT / "commserver" / "web" / "pages" / "student" / "words.js"
 LONGEST = 310  # lines: it is read whole by those who embed it
 
 
 @cache
-def run() -> subprocess.CompletedProcess[str]:
+def run(name: str) -> subprocess.CompletedProcess[str]:
     node = shutil.which("node")
     if node is None:
         missing("there is no node to test the JavaScript with: install the Debian package nodejs")
     return subprocess.run(
-        [node, "--test", "--test-reporter=tap", str(TESTS)],
-        env={"CLIENT": CLIENT.as_uri(), "PATH": ""},
+        [node, "--test", "--test-reporter=tap", str(Path(__file__).with_name(name))],
+        env={"CLIENT": CLIENT.as_uri(), "WORDS": WORDS.as_uri(), "PATH": ""},
         capture_output=True,
         text=True,
         timeout=60,
@@ -30,13 +30,14 @@ def run() -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_client_does_what_its_own_tests_say() -> None:
-    done = run()
+@pytest.mark.parametrize(("name", "tests"), [("client.test.mjs", 30), ("words.test.mjs", 15)])
+def test_it_does_what_its_own_tests_say(name: str, tests: int) -> None:
+    done = run(name)
 
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr
     count = re.search(r"^# pass (\d+)$", done.stdout, re.MULTILINE)
     assert count
-    assert int(count[1]) > 30
+    assert int(count[1]) > tests
 
 
 def test_the_client_needs_nothing_else_and_is_small() -> None:

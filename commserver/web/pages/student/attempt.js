@@ -1,16 +1,15 @@
 /** One attempt on the page. It is changed in place: focus and an open log stay where they are. */
 
 import { el, say } from "../dom.js";
-import { gradeText, moment, words } from "./words.js";
+import { Cancel } from "./cancel.js";
+import { moment, words } from "./words.js";
 
 export class AttemptCard {
   #tile = el("span", { className: "tile-number" });
   #unit = el("span", { className: "tile-unit" });
-  #title = el("h2");
+  #title = el("h2", { tabIndex: -1 });
   #time = el("time");
   #said = el("p", { className: "said" });
-  #grade = el("span", { className: "grade" });
-  #words = el("span");
   #hint = el("p", { className: "hint" });
   #reason = el("p", { className: "reason" });
   #cancel;
@@ -24,18 +23,18 @@ export class AttemptCard {
    * @param {{cancel: (id: string) => Promise<void>, log: (id: string) => Promise<string>}} acts
    */
   constructor(attempt, acts) {
-    this.#cancel = el("button", { type: "button", className: "quiet", onclick: () => this.#stop(acts) }, "Cancel");
+    this.#cancel = new Cancel(() => this.#stop(acts));
     this.#log = el("button", { type: "button", className: "quiet", onclick: () => this.#toggle(acts) });
     this.#text.id = `log-${attempt.id}`;
     this.#log.setAttribute("aria-controls", this.#text.id);
-    this.#said.append(this.#words, this.#grade);
     this.element = el("li", { className: "attempt" },
-      el("div", { className: "tile", "aria-hidden": "true" }, this.#tile, this.#unit),
+      el("div", { className: "tile" }, this.#tile, " ", this.#unit),
       el("div", { className: "body" },
         this.#title,
-        el("p", { className: "when" }, "Handed in ", this.#time, ` · no.\u00a0${attempt.id}`),
-        this.#said, this.#hint, this.#reason),
-      el("div", { className: "actions" }, this.#cancel, this.#log),
+        el("p", { className: "when" }, el("span", { className: "wide" }, "Handed in "), this.#time,
+          ` · no.\u00a0${attempt.id}`),
+        el("div", { className: "status" }, this.#said, this.#cancel.element, this.#log)),
+      el("div", { className: "notes" }, this.#hint, this.#reason),
       this.#text);
     this.element.dataset.id = attempt.id;
     this.show(attempt);
@@ -51,27 +50,26 @@ export class AttemptCard {
     say(this.#tile, tile);
     say(this.#unit, unit);
     this.#time.dateTime = attempt.created_at;
-    say(this.#time, moment(attempt.created_at));
-    say(this.#words, title);
-    say(this.#grade, gradeText(attempt));
+    say(this.#time, moment(attempt.created_at, true));
+    say(this.#said, title);
     say(this.#hint, hint);
     say(this.#reason, attempt.state === "failed" && attempt.message ? `What went wrong: ${attempt.message}` : "");
     this.#text.setAttribute("aria-label", `Log of ${name}`);
-    this.#cancel.hidden = attempt.state !== "queued";
-    this.#cancel.setAttribute("aria-label", `Cancel ${name}, number ${attempt.id}`);
+    const asked = this.#cancel.element.contains(document.activeElement);
+    this.#cancel.show(attempt.state === "queued", `${name}, number ${attempt.id}`);
+    if (asked && attempt.state !== "queued") this.#title.focus();
     this.#log.hidden = attempt.state !== "done";
     if (this.#shownRun !== attempt.run || attempt.state !== "done") this.#close();
     else this.#label();
   }
 
   async #stop(acts) {
-    this.#cancel.disabled = true;
+    this.#title.focus();
     try {
       await acts.cancel(this.#attempt.id);
     } catch (error) {
       say(this.#hint, error.code === "404" ? "Too late: it has ended already." : `Not cancelled: ${error.message}.`);
     }
-    this.#cancel.disabled = false;
   }
 
   async #toggle(acts) {

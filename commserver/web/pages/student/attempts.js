@@ -1,18 +1,21 @@
 /** "My attempts": what the server has on record, and on top of it what the link tells live. */
 
-import { el, soon } from "../dom.js";
+import { el, say, soon } from "../dom.js";
 import { AttemptCard } from "./attempt.js";
 import { gradeText, words } from "./words.js";
 
 const GATHER = 150; // ms in which several reasons to look anew become one
 const ENDS = ["done", "failed", "cancelled"];
+const group = ({ state }) => (state === "queued" ? 1 : ENDS.includes(state) ? 2 : 0); // 0: it runs
 
 export class Attempts {
   #list = el("ol", { className: "attempts" });
   #empty = el("p", { className: "empty", hidden: true },
     "Nothing here yet. What you hand in on your course page appears here by itself.");
   #problem = el("p", { className: "problem", role: "alert", hidden: true });
+  #summary = el("p", { className: "summary" });
   #rows = new Map(); // by attempt: {data, card, heard}
+  #newest = []; // the attempts, the newest first
   #moment = 0; // counts what was asked and heard, so that an old answer does not undo newer news
   #loaded = 0; // when what is shown was asked for
   #acts; #tell;
@@ -29,7 +32,8 @@ export class Attempts {
     this.#tell = tell;
     this.refresh = soon(() => this.load(), GATHER);
     this.heading = el("h1", { tabIndex: -1 }, "My attempts");
-    this.element = el("section", {}, this.heading, this.#problem, this.#list, this.#empty);
+    this.element = el("section", {},
+      el("div", { className: "top" }, this.heading, this.#summary), this.#problem, this.#list, this.#empty);
   }
 
   /** Show what the server has on record. */
@@ -47,7 +51,8 @@ export class Attempts {
     this.#loaded = asked;
     this.#problem.hidden = true;
     for (const data of found) this.#record(data, asked);
-    this.#arrange(found.map(({ id }) => id));
+    this.#newest = found.map(({ id }) => id);
+    this.#arrange();
   }
 
   /** @param {{attempt: string, run: string, place: number, total: string, reason: string}} place */
@@ -87,8 +92,10 @@ export class Attempts {
     }
     if (ENDS.includes(row.data.state) && !ENDS.includes(news.state)) return null;
     row.heard = ++this.#moment;
+    const moved = group(row.data) !== group(news);
     row.data = { ...row.data, ...news };
     row.card.show(row.data);
+    if (moved) this.#arrange();
     return row.data;
   }
 
@@ -107,18 +114,26 @@ export class Attempts {
     row.card.show(row.data);
   }
 
-  /** Put the cards into this order; one that stays is not moved, so that it keeps the focus. */
-  #arrange(ids) {
+  /**
+   * Put the cards in order: what runs, what waits (whose turn comes first is first), then the rest,
+   * newest first. Places do not count, so nothing moves while its state stays.
+   */
+  #arrange() {
     for (const [id, row] of this.#rows) {
-      if (ids.includes(id)) continue;
+      if (this.#newest.includes(id)) continue;
       row.card.element.remove();
       this.#rows.delete(id);
     }
-    ids.forEach((id, at) => {
-      const { element } = this.#rows.get(id).card;
+    const [running, waiting, rest] = [[], [], []].map((_, wanted) => (
+      this.#newest.map((id) => this.#rows.get(id)).filter(({ data }) => group(data) === wanted)));
+    const focused = document.activeElement;
+    [...running.reverse(), ...waiting.reverse(), ...rest].forEach(({ card: { element } }, at) => {
       if (this.#list.children[at] !== element) this.#list.insertBefore(element, this.#list.children[at] ?? null);
     });
-    this.#empty.hidden = ids.length > 0;
+    if (focused !== document.activeElement) focused.focus({ preventScroll: true });
+    say(this.#summary, [[running, "running"], [waiting, "waiting"]]
+      .filter(([rows]) => rows.length).map(([rows, are]) => `${rows.length} ${are}`).join(" · "));
+    this.#empty.hidden = this.#newest.length > 0;
   }
 }
 

@@ -17,7 +17,7 @@ export class Connection {
   #ticking = 0;
 
   constructor() {
-    this.element = el("p", { className: "connection", role: "status" }, this.#text, this.#left);
+    this.element = el("p", { className: "connection", role: "status" }, el("span", {}, this.#text, this.#left));
   }
 
   /** @param {{state: string, seconds: number}} state */

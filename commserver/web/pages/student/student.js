@@ -33,18 +33,19 @@ async function enter(token, stay) {
   if (!token) throw new Error("Paste your token first.");
   if (!/^[\x21-\x7e]+$/.test(token)) throw new Error("This is no token: it has blanks or letters that none has.");
   const url = await api.websocketUrl();
+  let who;
   try {
-    await api.attempts(token);
+    who = await api.me(token);
   } catch (error) {
     if (error.code === "401") throw new Error(NOT_VALID);
     throw new Error(`You cannot be let in now: ${error.message}`);
   }
   if (stay) session.keep(token);
-  inside(url, token);
+  inside(url, token, who.name);
 }
 
 /** Show what there is of whoever has this token, until they leave. */
-function inside(url, token) {
+function inside(url, token, name) {
   leave();
   let here = true;
   const link = connect({ url, token });
@@ -86,7 +87,8 @@ function inside(url, token) {
   link.announcements(true);
 
   connection.show(link.state);
-  account.replaceChildren(connection.element,
+  account.replaceChildren(
+    el("p", { className: "who", title: name && `Signed in as ${name}` }, name), connection.element,
     el("button", { type: "button", className: "quiet", onclick: () => outside() }, "Sign out"));
   main.replaceChildren(announcement.element, attempts.element);
   attempts.heading.focus();

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from commserver.gateways.backend.link import Link
+from tests.fakes import FakeClock
 from tests.unit.gateways.backend.links import FedFinals, MemoryTransport, linked
 from tests.unit.gateways.services import RecordingExecService
 
@@ -20,10 +21,15 @@ def finals() -> FedFinals:
 
 
 @pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
 async def wire(
-    execs: RecordingExecService, finals: FedFinals
+    execs: RecordingExecService, finals: FedFinals, clock: FakeClock
 ) -> AsyncIterator[tuple[Link, MemoryTransport]]:
-    async with linked(execs, finals) as wire:
+    async with linked(execs, finals, clock) as wire:
         yield wire
 
 

@@ -115,7 +115,7 @@ class FedFinals(FakeFinalsService):
 
 @asynccontextmanager
 async def linked(
-    execs: RecordingExecService, finals: FedFinals
+    execs: RecordingExecService, finals: FedFinals, clock: FakeClock
 ) -> AsyncIterator[tuple[Link, MemoryTransport]]:
     """Yield a link named "school" and its wire."""
     loop = asyncio.get_running_loop()
@@ -129,7 +129,7 @@ async def linked(
         writer,
         execs,
         finals,
-        FakeClock(),
+        clock,
     )
     yield link, transport
     transport.abort()

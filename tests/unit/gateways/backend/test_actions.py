@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from commserver.core.execution import Cause, Failure, Judged, Status
-from commserver.core.jobs import AttemptId, Origin, RunId
+from commserver.core.finals import Final
+from commserver.core.jobs import AttemptId, Origin, Recipient, RunId
 from commserver.core.states import State
 from commserver.errors import MalformedPacket, NotFound, StoreError, StoreRefused, UnexpectedPacket
 from commserver.gateways.backend import actions, notices, packets
@@ -18,6 +19,7 @@ from commserver.gateways.backend.actions import (
     on_authenticated,
     on_error,
     on_exercise,
+    on_pushed,
     on_welcome,
 )
 from commserver.gateways.backend.link import REASONS, Link, Turn
@@ -34,7 +36,7 @@ from commserver.gateways.backend.packets import (
 )
 from commserver.gateways.backend.protocol import Phase
 from commserver.gateways.words import Target, attempt_id
-from tests.fakes import make_final, settle
+from tests.fakes import FakeClock, make_final, settle
 from tests.unit.gateways.backend.links import SCHOOL, FedFinals, MemoryTransport
 from tests.unit.gateways.services import RecordingExecService
 
@@ -57,9 +59,10 @@ async def test_an_exercise_is_submitted_by_its_number(
 
 
 async def test_a_backend_that_pushes_work_has_welcomed_us(link: Link) -> None:
-    await on_exercise(Exercise("42"), Turn(link))
+    await on_pushed(Exercise(" " * 1000 + "42"), Turn(link))
 
     assert link.protocol.phase is Phase.WELCOMED
+    assert link.exercises.get_nowait() == Exercise("42")  # in few bytes
 
 
 @pytest.mark.usefixtures("_hurried")
@@ -311,6 +314,10 @@ async def test_without_ack_the_backend_hears_nothing_and_is_owed_nothing(
     assert said.packets == []
 
 
+def end(attempt: int) -> Final:
+    return make_final(1, f"run-{attempt}", attempt=attempt)
+
+
 async def test_the_finals_of_an_attempt_wait_until_its_accepted_was_said(
     link: Link, said: MemoryTransport, execs: RecordingExecService
 ) -> None:
@@ -319,11 +326,11 @@ async def test_the_finals_of_an_attempt_wait_until_its_accepted_was_said(
         asyncio.create_task(on_exercise(Exercise("42", ack=True), Turn(link))) for _ in range(2)
     )
     await settle()
-    final = asyncio.create_task(link.accepted(AttemptId(42)))
+    final = asyncio.create_task(link.accepted(end(42)))
     await settle()
 
     assert not final.done()
-    await link.accepted(AttemptId(43))  # another's does not wait
+    await link.accepted(end(43))  # another's does not wait
     execs.open.set()
     await asyncio.gather(one, two)
     await final
@@ -339,7 +346,95 @@ async def test_an_exercise_that_is_given_up_holds_no_final_back(
         await on_exercise(Exercise("42", ack=True), Turn(link))
 
     async with asyncio.timeout(10):
-        await link.accepted(AttemptId(42))
+        await link.accepted(end(42))
+
+
+async def test_no_final_waits_for_an_exercise_that_is_looked_for_again(
+    link: Link, said: MemoryTransport, execs: RecordingExecService
+) -> None:
+    execs.lose(42)
+    looking = asyncio.create_task(on_exercise(Exercise("42", ack=True), Turn(link)))
+    await execs.until_looking(1)
+
+    async with asyncio.timeout(10):
+        await link.accepted(end(42))
+
+    execs.open.clear()
+    execs.find(42)
+    await looking
+    assert [packet["cmd"] for packet in said.packets] == ["ACCEPTED"]
+
+
+@pytest.mark.usefixtures("_hurried")
+async def test_no_final_waits_for_an_exercise_that_the_database_did_not_take(
+    link: Link, execs: RecordingExecService
+) -> None:
+    class Asked(Exception):
+        """While it rests."""
+
+    async def held(attempt: AttemptId) -> bool:
+        async with asyncio.timeout(10):
+            await link.accepted(end(42))
+        raise Asked
+
+    execs.fail(StoreError("away"))
+    execs.fails_alone = held  # type: ignore[method-assign]
+
+    with pytest.raises(Asked):
+        await on_exercise(Exercise("42", ack=True), Turn(link))
+
+
+async def test_a_final_waits_again_for_an_exercise_that_is_submitted_once_more(
+    link: Link, execs: RecordingExecService
+) -> None:
+    turn = Turn(link, asked="42")
+    turn.hold(AttemptId(42))
+    with turn.resting(AttemptId(42)):
+        pass
+    final = asyncio.create_task(link.accepted(end(42)))
+    await settle()
+    assert not final.done()
+
+    turn.release()
+
+    await final
+
+
+async def test_a_final_does_not_wait_for_what_is_asked_after_it(link: Link) -> None:
+    first, second = Turn(link, asked="42"), Turn(link, asked="42")
+    first.hold(AttemptId(42))
+    final = asyncio.create_task(link.accepted(end(42)))
+    await settle()
+    second.hold(AttemptId(42))
+
+    first.release()
+
+    async with asyncio.timeout(10):
+        await final
+    second.release()
+
+
+async def test_a_final_waits_three_seconds_and_its_accepted_is_not_said_after_it(
+    link: Link, said: MemoryTransport, execs: RecordingExecService, clock: FakeClock
+) -> None:
+    execs.open.clear()
+    taking = asyncio.create_task(on_exercise(Exercise("42", ack=True), Turn(link)))
+    await execs.until_asked(1)
+    final = asyncio.create_task(link.accepted(end(42)))
+    await settle()
+    clock.advance(2.9)
+    await settle()
+    assert not final.done()
+
+    with capture_logs() as logs:
+        clock.advance(0.1)
+        await final
+    execs.open.set()
+    await taking
+    await on_exercise(Exercise("42", ack=True), Turn(link))
+
+    assert [line["event"] for line in logs] == ["accepted_late"]
+    assert [packet["cmd"] for packet in said.packets] == ["ACCEPTED"]  # the second one's
 
 
 async def test_of_an_unknown_id_with_ack_the_backend_hears_404_exercice(link: Link) -> None:
@@ -371,6 +466,27 @@ async def test_an_ack_covers_everything_up_to_it(link: Link, finals: FedFinals) 
 
     assert finals.ledger.delivered == {SCHOOL: 2}
     assert turn.aside.is_set()
+
+
+async def test_acks_that_come_while_one_is_noted_are_noted_together(
+    link: Link, finals: FedFinals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted, gate = [], asyncio.Event()
+
+    async def acknowledge(recipient: Recipient, seq: int) -> None:
+        noted.append(seq)
+        await gate.wait()
+
+    monkeypatch.setattr(finals, "acknowledge", acknowledge)
+    first = asyncio.create_task(on_ack(Ack(1), Turn(link)))
+    await settle()
+    async with asyncio.timeout(10):
+        for seq in (2, 9, 5):
+            await on_ack(Ack(seq), Turn(link))
+    gate.set()
+    await first
+
+    assert noted == [1, 9]
 
 
 async def test_an_ack_that_cannot_be_noted_is_a_line_in_the_log(
