@@ -12,7 +12,8 @@ from commserver import app, cli, descriptors, operations
 from commserver.config import Config
 
 CONFIG = Config.model_validate({"docker": {"slots": 4}})
-NEEDED = 20_000 + descriptors.OURS + descriptors.DOORS + 4 * descriptors.PER_SLOT
+WANTED = CONFIG.browser.connections + CONFIG.http.connections
+NEEDED = WANTED + descriptors.OURS + descriptors.DOORS + 4 * descriptors.PER_SLOT
 
 
 def connections(limit: int | None, config: Config = CONFIG) -> tuple[int, int]:
@@ -29,9 +30,9 @@ def test_what_fits_is_left_alone(limit: int | None) -> None:
 def test_both_doors_give_up_the_same_share_and_what_we_need_stays_free() -> None:
     browsers, http = connections(4096)
 
-    assert browsers + http <= 4096 - (NEEDED - 20_000)
-    assert browsers + http >= 4096 - (NEEDED - 20_000) - 2
-    assert browsers / http == pytest.approx(12_000 / 8_000, rel=0.01)
+    assert browsers + http <= 4096 - (NEEDED - WANTED)
+    assert browsers + http >= 4096 - (NEEDED - WANTED) - 2
+    assert browsers / http == pytest.approx(2.0, rel=0.01)
 
 
 @pytest.mark.parametrize("limit", [0, 1, 64, 256])
@@ -42,7 +43,7 @@ def test_a_tiny_limit_leaves_doors_open(limit: int) -> None:
 def test_without_the_http_side_browsers_have_it_all() -> None:
     config = CONFIG.model_copy(update={"http": CONFIG.http.model_copy(update={"enabled": False})})
 
-    assert connections(1024, config) == (1024 - (NEEDED - 20_000), 8_000)
+    assert connections(1024, config) == (1024 - (NEEDED - WANTED), CONFIG.http.connections)
 
 
 def test_it_says_what_to_set() -> None:
