@@ -14,7 +14,7 @@ serve: ready    ## the same, and it stays open
 
 test: ready     ## the whole suite; ARGS="-k name" for a part of it
 	@$(PYTHON) scripts/prepare.py postgresql peers
-	@$(VENV)/python -m pytest $(ARGS)
+	@$(VENV)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 cover: ready    ## the same, and which lines nothing has run; a third slower
 	@$(PYTHON) scripts/prepare.py postgresql peers

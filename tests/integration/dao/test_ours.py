@@ -129,7 +129,10 @@ class TestPostgresql:
 
         then = run("migrate", "--grants", "judge", url=judge)
         assert [line for line in (*first.out, *then.out) if "public.tokens" in line] == []
-        assert any("ON TABLE commserver.tokens TO" in line for line in then.out)
+        assert not any("ON TABLE commserver.tokens TO" in line for line in then.out), "its own"
+        others = run("migrate", "--grants", "somebody", url=judge)
+        assert any("ON TABLE commserver.tokens TO" in line for line in others.out)
+        assert not any("public.tokens" in line for line in others.out)
         assert cluster.sql("SELECT count(*) FROM public.tokens, public.site", database) == "0"
 
         cluster.sql("ALTER ROLE judge SET search_path = public, commserver", database)
