@@ -137,7 +137,7 @@ class Client:
         try:
             protocol = BackendProtocol(config.secret(), frames)
             hello = protocol.handshake()
-        except BaseException:
+        except BaseException:  # the socket is nobody's yet
             writer.transport.abort()
             raise
         link = Link(self.name, protocol, writer, self._exec, self._finals, self._clock)
