@@ -37,6 +37,7 @@ async def test_a_student_sees_what_becomes_of_their_work(make_site: MakeSite) ->
         await expect(right).to_contain_text("20 of 20")
         await expect(same).to_contain_text("20 of 20")
         await expect(broken).to_contain_text("0 of 20")
+        await expect(broken).not_to_contain_text("20 of 20")
         await broken.get_by_role("button", name="Show log").click()
         await expect(broken.get_by_role("region")).to_contain_text("SyntaxError")
         assert tab.complaints == []
