@@ -1,7 +1,7 @@
 # `make demo` and `make test` do everything on a fresh machine; the second time they are fast.
 PYTHON ?= python3
 VENV := .venv/bin
-UV_COMPILE := $(VENV)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
+UV_COMPILE := $(VENV)/uv pip compile -q --universal --no-strip-extras --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header
 
 .PHONY: demo test cover serve lint bench lock stop venv ready
