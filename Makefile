@@ -1,6 +1,9 @@
 # `make demo` and `make test` do everything on a fresh machine; the second time they are fast.
 PYTHON ?= python3
 VENV := .venv/bin
+# What is compiled stays, wherever the environment says otherwise: each process would do it anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 UV_COMPILE := $(VENV)/uv pip compile -q --universal --no-strip-extras --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header
 

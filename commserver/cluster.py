@@ -16,12 +16,12 @@ from typing import Self
 
 from commserver.errors import CommServerError
 
-START = 30.0  # seconds for the server to answer, after a crash as well
-COMMAND = 60.0  # seconds for any other command
+START = 120.0  # seconds for the server to answer, after a crash as well
+COMMAND = 120.0  # seconds for any other command
 INSTALLED = Path("/usr/lib/postgresql")  # where Debian keeps each version's programs
 
 # Loses what was committed when the machine stops, never when the server does.
-HASTY = {"fsync": "off", "full_page_writes": "off"}
+HASTY = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
 
 # Ends server and folder when the pipe on its standard input is closed, which the end of our
 # process does as well, however it comes.

@@ -10,10 +10,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -25,8 +25,8 @@ from commserver.errors import CommServerError
 from commserver.services.admin_service import AdminService
 
 SERVER_TOKEN = "trial-server-token"  # noqa: S105  # known to two processes on one machine
-START = 30.0  # seconds for the server to listen
-STOP = 60.0  # seconds for it to end after SIGTERM
+START = 120.0  # seconds for the server to listen, on a machine that has much else to do
+STOP = 120.0  # seconds for it to end after SIGTERM
 
 Packet = Mapping[str, str]
 ENDS = ("EXERCICE_EXECUTED", "ERROR")
@@ -36,6 +36,38 @@ class TrialFailed(CommServerError):
     """Something that a trial needs did not come up."""
 
 
+class Process(Protocol):
+    """A server's process, as asyncio has it or who starts it otherwise."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    async def wait(self) -> int: ...
+
+    def send_signal(self, signal: int) -> None: ...
+
+    def kill(self) -> None: ...
+
+
+Launch = Callable[[str, Sequence[str], Mapping[str, str], Path], Awaitable[Process]]
+
+
+async def launched(
+    module: str, arguments: Sequence[str], environ: Mapping[str, str], log: Path
+) -> Process:
+    """Start a module of ours; its standard error is added to the log."""
+    with log.open("ab") as stderr:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", module, *arguments),
+            stdin=asyncio.subprocess.DEVNULL,
+            stderr=stderr,
+            env=environ,
+        )
+
+
 class Trial:
     """The site: its folder, its ports, and its server process while there is one.
 
@@ -43,6 +75,7 @@ class Trial:
         folder is.
     database: its URL; None for a SQLite file in the folder.
     settings: further `COMMSERVER_…` variables for the server.
+    launch: what starts the server's process.
     """
 
     def __init__(
@@ -55,13 +88,15 @@ class Trial:
         backend_port: int = 0,
         http_port: int = 0,
         settings: Mapping[str, str] | None = None,
+        launch: Launch = launched,
     ) -> None:
         self.state = state
         self.websocket_port = websocket_port or free_port()
         self.backend_port = backend_port or free_port()
         self.http_port = http_port or free_port()
         self.log = state / "serve.log"
-        self.process: asyncio.subprocess.Process | None = None
+        self.process: Process | None = None
+        self._launch = launch
         self.database_url = database or f"sqlite+aiosqlite:///{state / 'commserver.db'}"
         hosts = [host] if host else app.engines(load())
         self._environ = {
@@ -119,13 +154,7 @@ class Trial:
         Raises:
             TrialFailed: it does not.
         """
-        with self.log.open("ab") as stderr:
-            self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", module, argument),
-                stdin=asyncio.subprocess.DEVNULL,
-                stderr=stderr,
-                env=self._environ,
-            )
+        self.process = await self._launch(module, [argument], self._environ, self.log)
         try:
             await self.listening()
         except TrialFailed:

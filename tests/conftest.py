@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+from collections import defaultdict
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,8 +14,12 @@ from commserver.cluster import Cluster, ClusterFailed
 from commserver.engine import discovery
 from commserver.engine.images import build_all
 from commserver.engine.wrapper import DockerWrapper
+from tests import nursery as nurseries
+from tests.databases import Maker, migrate
+from tests.nursery import Nursery
 
 ROOT = Path(__file__).parents[1]
+TEMPLATE = "template_commserver"
 
 
 def missing(what: str) -> NoReturn:
@@ -53,9 +59,34 @@ def cluster() -> Iterator[Cluster]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with every table and no row."""
+    path = tmp_path_factory.mktemp("template") / "template.db"
+    migrate(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgresql_template(cluster: Cluster) -> str:
+    """The name of a PostgreSQL database with every table and no row."""
+    cluster.create(TEMPLATE)
+    migrate(cluster.url(TEMPLATE))
+    return TEMPLATE
+
+
+@pytest.fixture(scope="session")
+def maker(cluster: Cluster) -> Iterator[Maker]:
+    """What makes the tests' databases."""
+    maker = Maker(cluster)
+    yield maker
+    maker.close()
+
+
 @pytest.fixture
-def shaky(cluster: Cluster) -> Iterator[Cluster]:
+def shaky(cluster: Cluster, maker: Maker) -> Iterator[Cluster]:
     """The same, to be ended as a test likes; the next test finds it running."""
+    maker.settle()
     yield cluster
     try:
         cluster.sql("SELECT 1")
@@ -63,19 +94,34 @@ def shaky(cluster: Cluster) -> Iterator[Cluster]:
         cluster.start()
 
 
-BUDGETS = {"unit": 60, "integration": 480, "end_to_end": 300}  # seconds a suite may take
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """Starts servers in no time."""
+    with nurseries.opened() as nursery:
+        yield nursery
+
+
+# Seconds that a suite may take, of two workers together on a slow day. They are only told.
+BUDGETS = {"unit": 120, "integration": 900, "end_to_end": 400}
+
+
+HEAVIEST = 12  # files that are told with what they take
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what each suite took beside what it may take."""
-    taken = dict.fromkeys(BUDGETS, 0.0)
+    """Say what each suite took beside what it may take, and which files take most."""
+    suites: defaultdict[str, float] = defaultdict(float, dict.fromkeys(BUDGETS, 0.0))
+    files: defaultdict[Path, float] = defaultdict(float)
     for reports in terminalreporter.stats.values():
         for report in reports:
             if isinstance(report, pytest.TestReport):
-                suite = Path(report.nodeid).parts[1]
-                taken[suite] = taken.get(suite, 0.0) + report.duration
+                path = Path(report.nodeid.partition("::")[0])
+                suites[path.parts[1]] += report.duration
+                files[path] += report.duration
     terminalreporter.section("budgets")
-    for suite, seconds in taken.items():
+    for suite, seconds in suites.items():
         budget = BUDGETS.get(suite, 0)
         over = "  OVER" if seconds > budget else ""
         terminalreporter.write_line(f"{suite:<12} {seconds:6.1f} s of {budget} s{over}")
+    for path, seconds in sorted(files.items(), key=itemgetter(1))[: -HEAVIEST - 1 : -1]:
+        terminalreporter.write_line(f"  {seconds:6.1f} s  {path}")

@@ -41,7 +41,6 @@ DRIVERS = ("postgresql", "postgres", "postgresql+asyncpg")
 PARAMETERS = {"host": "host", "port": "port", "ssl": "ssl", "sslmode": "ssl"}
 
 SETTINGS = {
-    "application_name": f"commserver {os.getpid()} on {socket.gethostname()}",
     "synchronous_commit": "on",
     # What a machine that vanished has open is undone, and its locks are let go, within a minute.
     "tcp_keepalives_idle": "30",
@@ -308,7 +307,9 @@ class Postgresql:
             ConfigError: there will be none until somebody changes something.
             StoreError: there is none now.
         """
-        options = {**self._options, "server_settings": SETTINGS, "timeout": self._timeout}
+        name = f"commserver {os.getpid()} on {socket.gethostname()}"
+        settings = {**SETTINGS, "application_name": name}
+        options = {**self._options, "server_settings": settings, "timeout": self._timeout}
         try:
             return await asyncpg.connect(**options)
         except asyncpg.PostgresError as error:

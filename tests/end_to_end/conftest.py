@@ -1,6 +1,7 @@
 """A whole site for each test: server process, reference backend, database, real engine."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -13,11 +14,12 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commserver import operations
-from commserver.cluster import Cluster
 from commserver.core.jobs import AttemptId
 from commserver.dao.codes import SourceFile
 from commserver.reference.backend import ReferenceBackend
 from commserver.trial import SERVER_TOKEN, Browser, Packet, Trial
+from tests.databases import made
+from tests.nursery import Nursery
 
 DOUBLE = """
 format = 1
@@ -44,7 +46,7 @@ class Site:
     backend: ReferenceBackend
     exercise: int
     docker_url: str
-    id: str = ""
+    id: str = ""  # once a server was there
     browsers: dict[str, list[Browser]] = field(default_factory=dict)
     tokens: dict[str, str] = field(default_factory=dict)
 
@@ -55,7 +57,7 @@ class Site:
                 self.tokens[name] = await admin.new_token(await admin.account(name))
         opened = [await Browser().open(self.trial.address, self.tokens[name]) for _ in range(tabs)]
         for browser in opened:
-            await browser.until(partial(_any_packet, browser), 10)
+            await browser.until(partial(_any_packet, browser), 90)
         self.browsers.setdefault(name, []).extend(opened)
         return opened
 
@@ -99,7 +101,7 @@ class Site:
 
     async def working(self) -> set[str]:
         """Wait until a container of this site runs; return the names of all that do."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while not (names := await asyncio.to_thread(self.containers, running=True)):
                 await asyncio.sleep(0.02)  # an engine has no event for us to wait for
         return names
@@ -139,15 +141,19 @@ MakeSite = Callable[..., Awaitable[Site]]
 
 
 @pytest.fixture
-def database(request: pytest.FixtureRequest) -> Iterator[str | None]:
-    """The database of the site: a SQLite file of its own, or what `on_both_databases` says."""
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str | None]:
+    """The database of the site: a SQLite file of its own, or what `on_both_databases` says.
+
+    It has every table already, but for sites beyond the first.
+    """
     if getattr(request, "param", "sqlite") == "sqlite":
+        state = tmp_path / "site"
+        state.mkdir()
+        shutil.copy(request.getfixturevalue("sqlite_template"), state / "commserver.db")
         yield None
     else:
-        cluster: Cluster = request.getfixturevalue("cluster")
-        cluster.create("site")
-        yield cluster.url("site")
-        cluster.drop("site")
+        template = request.getfixturevalue("postgresql_template")
+        yield from made(request.getfixturevalue("maker"), template)
 
 
 on_both_databases = pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
@@ -155,14 +161,23 @@ on_both_databases = pytest.mark.parametrize("database", ["sqlite", "postgresql"]
 
 @pytest.fixture
 async def make_site(
-    tmp_path: Path, docker_url: str, database: str | None
+    tmp_path: Path, nursery: Nursery, docker_url: str, database: str | None
 ) -> AsyncIterator[MakeSite]:
-    """Returns a function that makes a site with given server settings and starts its server."""
+    """Returns a function that makes a site with given server settings and starts its server.
+
+    It starts none when it is told `start=False`.
+    """
     async with AsyncExitStack() as stack:
 
-        async def make(name: str = "site", **settings: str) -> Site:
+        async def make(name: str = "site", *, start: bool = True, **settings: str) -> Site:
             environ = {f"COMMSERVER_{key.upper()}": value for key, value in settings.items()}
-            trial = Trial(tmp_path / name, host=docker_url, database=database, settings=environ)
+            trial = Trial(
+                tmp_path / name,
+                host=docker_url,
+                database=database,
+                settings=environ,
+                launch=nursery.start,
+            )
             await trial.prepare()
             exercise = await exercise_of(trial, tmp_path / f"{name}-double")
             backend = ReferenceBackend(SERVER_TOKEN)
@@ -171,9 +186,10 @@ async def make_site(
             site = Site(trial, backend, exercise, docker_url)
             stack.push_async_callback(trial.stop)
             stack.push_async_callback(site.leave)
-            await trial.start()
-            [(site_id,)] = await site.sql("SELECT id FROM site")
-            site.id = str(site_id)
+            if start:
+                await trial.start()
+                [(site_id,)] = await site.sql("SELECT id FROM site")
+                site.id = str(site_id)
             return site
 
         yield make

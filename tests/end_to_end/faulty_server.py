@@ -64,7 +64,13 @@ POINTS: dict[str, Callable[[], None]] = {
     "before pong": lambda: around_push(after=True),
 }
 
-if __name__ == "__main__":
+
+def main() -> None:
+    """Serve with the fault that is named."""
     POINTS[sys.argv.pop()]()
     sys.argv.append("serve")
     cli.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -5,9 +5,8 @@ import contextlib
 import json
 import os
 import signal
-import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -19,22 +18,31 @@ from commserver.dao.advisory_lock import KEY
 from commserver.trial import Packet, Trial, TrialFailed
 from tests.end_to_end.conftest import RIGHT, MakeSite, on_both_databases
 from tests.integration.faults.conftest import CLAIMANTS, CUT_CLAIM
+from tests.nursery import Nursery
 
 pytestmark = pytest.mark.slow
 
 ENGINE = "unix:///nowhere/docker.sock"  # nothing is run
-PATIENCE = 30.0  # seconds for what must come
+PATIENCE = 90.0  # seconds for what must come
 
 on_postgresql = pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 
 
 @pytest.fixture
-async def trial(tmp_path: Path, database: str | None, shaky: Cluster) -> AsyncIterator[Trial]:
+async def trial(
+    tmp_path: Path, nursery: Nursery, database: str | None, shaky: Cluster
+) -> AsyncIterator[Trial]:
     """A site whose server is not started yet."""
-    site = Trial(tmp_path / "site", host=ENGINE, database=database)
+    site = Trial(tmp_path / "site", host=ENGINE, database=database, launch=nursery.start)
     await site.prepare()
     yield site
     await site.stop()
+
+
+@pytest.fixture
+def name(trial: Trial) -> str:
+    """What the site's PostgreSQL database is called."""
+    return trial.database_url.rpartition("/")[2]
 
 
 class Ran(NamedTuple):
@@ -44,14 +52,16 @@ class Ran(NamedTuple):
     said: str
 
 
-async def run(trial: Trial, *arguments: str, database: str = "") -> Ran:
-    """Run a command of an admin on the site."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "commserver.cli", *arguments),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        env={
+Run = Callable[..., Awaitable[Ran]]
+
+
+@pytest.fixture
+def run(trial: Trial, nursery: Nursery, tmp_path: Path) -> Run:
+    """Returns a function that runs a command of an admin on the site."""
+
+    async def run(*arguments: str, database: str = "") -> Ran:
+        log = tmp_path / f"{arguments[0]}.log"
+        environ = {
             **{name: v for name, v in os.environ.items() if not name.startswith("COMMSERVER_")},
             "COMMSERVER_STATE_DIR": str(trial.state),
             "COMMSERVER_DATABASE__URL": database or trial.database_url,
@@ -59,17 +69,19 @@ async def run(trial: Trial, *arguments: str, database: str = "") -> Ran:
             "COMMSERVER_BROWSER__PORT": "0",
             "COMMSERVER_HTTP__PORT": "0",
             "COMMSERVER_DOCKER__HOSTS": json.dumps([ENGINE]),
-        },
-    )
-    try:
-        async with asyncio.timeout(PATIENCE):
-            _, stderr = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        raise
-    assert b"Traceback" not in stderr
-    assert process.returncode is not None
-    return Ran(process.returncode, stderr.decode().splitlines()[-1] if stderr else "")
+        }
+        process = await nursery.start("commserver.cli", arguments, environ, log)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                code = await process.wait()
+        except TimeoutError:
+            process.kill()
+            raise
+        said = log.read_text()
+        assert "Traceback" not in said
+        return Ran(code, said.splitlines()[-1] if said else "")
+
+    return run
 
 
 def logged(trial: Trial, event: str) -> list[dict[str, object]]:
@@ -91,12 +103,12 @@ async def until_logged(trial: Trial, event: str) -> dict[str, object]:
 
 
 @on_both_databases
-async def test_whoever_comes_second_is_told_who_is_there(trial: Trial) -> None:
+async def test_whoever_comes_second_is_told_who_is_there(trial: Trial, run: Run) -> None:
     await trial.start()
     assert trial.process is not None
 
     for command in ("serve", "migrate"):
-        ran = await run(trial, command)
+        ran = await run(command)
 
         assert ran.code == 3
         assert "this database is already managed by" in ran.said
@@ -115,30 +127,32 @@ async def test_what_a_killed_server_held_is_free_at_once(trial: Trial) -> None:
 
 @on_postgresql
 async def test_a_claim_whose_connection_is_cut_is_taken_again(
-    trial: Trial, cluster: Cluster
+    trial: Trial, run: Run, cluster: Cluster, name: str
 ) -> None:
     await trial.start()
 
-    cluster.sql(CUT_CLAIM, "site")
+    cluster.sql(CUT_CLAIM, name)
     await until_logged(trial, "claim_taken_again")
 
-    assert (await run(trial, "serve")).code == 3
+    assert (await run("serve")).code == 3
     assert await trial.stop() == 0
 
 
 @on_postgresql
-async def test_a_server_that_lost_its_claim_to_another_ends(trial: Trial, cluster: Cluster) -> None:
+async def test_a_server_that_lost_its_claim_to_another_ends(
+    trial: Trial, cluster: Cluster, name: str
+) -> None:
     await trial.start()
-    successor = asyncio.create_task(asyncio.to_thread(cluster.sql, TAKE_OVER, "site"))
+    successor = asyncio.create_task(asyncio.to_thread(cluster.sql, TAKE_OVER, name))
     async with asyncio.timeout(PATIENCE):
-        while cluster.sql(CLAIMANTS, "site") != "1":
+        while cluster.sql(CLAIMANTS, name) != "1":
             await asyncio.sleep(0.02)
 
-    cluster.sql(CUT_CLAIM, "site")
+    cluster.sql(CUT_CLAIM, name)
 
     assert await trial.died() == 3
     assert "already managed by psql" in trial.log.read_text().splitlines()[-1]
-    cluster.sql(CUT_CLAIM, "site")
+    cluster.sql(CUT_CLAIM, name)
     with pytest.raises(ClusterFailed, match="terminating connection"):
         await successor
 
@@ -185,16 +199,16 @@ async def test_a_server_that_still_waits_for_its_database_can_be_told_to_end(
 
 
 @on_postgresql
-async def test_a_wrong_password_is_not_waited_for(trial: Trial, cluster: Cluster) -> None:
+async def test_a_wrong_password_is_not_waited_for(run: Run, cluster: Cluster, name: str) -> None:
     rules = cluster.folder / "data" / "pg_hba.conf"
     before = rules.read_text()
     cluster.sql("CREATE ROLE careful LOGIN PASSWORD 'right'")
     rules.write_text(f"host all careful 127.0.0.1/32 scram-sha-256\n{before}")
     try:
         cluster.sql("SELECT pg_reload_conf()")
-        url = cluster.url("site", "careful:wrong")
+        url = cluster.url(name, "careful:wrong")
 
-        ran = await run(trial, "serve", database=url)
+        ran = await run("serve", database=url)
     finally:
         rules.write_text(before)
         cluster.sql("SELECT pg_reload_conf()")

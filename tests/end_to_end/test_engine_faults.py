@@ -79,7 +79,7 @@ async def test_runs_wait_for_an_engine_that_is_not_there_yet(
     [browser] = await site.join("ada")
     attempts = await site.write("ada", RIGHT)
     site.push(attempts)
-    await browser.until(partial(_waits, browser, attempts[0]), 10)
+    await browser.until(partial(_waits, browser, attempts[0]), 90)
 
     await cable.plug()
 
@@ -104,6 +104,6 @@ async def test_a_run_whose_engine_vanishes_under_it_is_tried_again_and_leaves_no
     [final] = await site.finals(browser, attempts)
     assert final["status"] == "accepted"
     assert await site.tries(attempts[0]) == 1, "the engine died under it"
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while site.containers() & first:
             await asyncio.sleep(0.05)

@@ -56,12 +56,12 @@ class Receiver:
         self.url = f"http://127.0.0.1:{self.server.server_port}/finals"
 
     async def until_tried(self, count: int) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(90):
             while self.tried < count:
                 await asyncio.sleep(0.05)
 
     async def until_told(self, count: int) -> list[dict[str, str]]:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(90):
             while len(self.told) < count:
                 await asyncio.sleep(0.05)
         return self.told
@@ -127,8 +127,7 @@ async def test_a_platform_hands_in_over_http_and_is_told_also_after_a_kill(
 async def test_a_server_that_is_killed_while_it_takes_a_request_takes_it_once(
     make_site: MakeSite, point: str
 ) -> None:
-    site = await make_site(http__token=TOKEN, queue__sweep="off")
-    await site.trial.stop()
+    site = await make_site(start=False, http__token=TOKEN, queue__sweep="off")
     await site.trial.start("tests.end_to_end.faulty_server", point)
     [attempt] = await site.write("ada", RIGHT)
 

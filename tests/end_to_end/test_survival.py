@@ -26,7 +26,7 @@ async def test_kill_9_loses_nothing_doubles_nothing_and_leaves_no_container(
     [browser] = await site.join("ada")
     attempts = await site.write("ada", SLEEPS.format(3), *[RIGHT] * 4)
     site.push(attempts)
-    await browser.until(partial(_waits, browser, attempts[-1]), 30)
+    await browser.until(partial(_waits, browser, attempts[-1]), 90)
     abandoned = await site.working()
 
     await site.trial.stop(signal.SIGKILL)
@@ -56,7 +56,7 @@ async def test_two_sites_on_one_engine_leave_each_other_alone(make_site: MakeSit
 
     await other.trial.stop(signal.SIGKILL)
     await other.trial.start()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while other.containers() & abandoned:
             await asyncio.sleep(0.02)  # an engine has no event for us to wait for
 
@@ -71,7 +71,7 @@ async def test_sigterm_lets_a_running_one_end_and_puts_the_rest_back(make_site: 
     [browser] = await site.join("ada")
     attempts = await site.write("ada", SLEEPS.format(1.5), RIGHT, RIGHT)
     site.push(attempts)
-    await browser.until(partial(_waits, browser, attempts[-1]), 30)
+    await browser.until(partial(_waits, browser, attempts[-1]), 90)
 
     status = await site.trial.stop(signal.SIGTERM)
 
@@ -95,7 +95,7 @@ async def test_sigterm_puts_back_what_outlasts_the_grace_time_free_of_charge(
     [browser] = await site.join("ada")
     attempts = await site.write("ada", SLEEPS.format(5), RIGHT)
     site.push(attempts)
-    await browser.until(partial(_waits, browser, attempts[-1]), 30)
+    await browser.until(partial(_waits, browser, attempts[-1]), 90)
     before = await site.working()
 
     status = await site.trial.stop(signal.SIGTERM)

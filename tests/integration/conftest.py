@@ -1,7 +1,5 @@
 """Real databases, made anew for each test; every kind that we support runs every test."""
 
-import asyncio
-import itertools
 import json
 import os
 import shutil
@@ -10,13 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from commserver.cluster import Cluster
-from commserver.dao import migrations
-from commserver.dao.database_manager import DatabaseManager
+from tests.databases import made
 
 ENGINES = ("sqlite", "postgresql")
-TEMPLATE = "template_commserver"
-_numbers = itertools.count(1)
 
 
 @pytest.fixture(params=ENGINES)
@@ -31,7 +25,7 @@ def empty_url(engine_name: str, request: pytest.FixtureRequest, tmp_path: Path) 
     if engine_name == "sqlite":
         yield f"sqlite:///{tmp_path / 'empty.db'}"
     else:
-        yield from made(request.getfixturevalue("cluster"), None)
+        yield from made(request.getfixturevalue("maker"), None)
 
 
 @pytest.fixture
@@ -43,42 +37,7 @@ def url(engine_name: str, request: pytest.FixtureRequest, tmp_path: Path) -> Ite
         yield f"sqlite:///{path}"
     else:
         template = request.getfixturevalue("postgresql_template")
-        yield from made(request.getfixturevalue("cluster"), template)
-
-
-@pytest.fixture(scope="session")
-def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SQLite file with every table and no row."""
-    path = tmp_path_factory.mktemp("template") / "template.db"
-    migrate(f"sqlite:///{path}")
-    return path
-
-
-@pytest.fixture(scope="session")
-def postgresql_template(cluster: Cluster) -> str:
-    """The name of a PostgreSQL database with every table and no row."""
-    cluster.create(TEMPLATE)
-    migrate(cluster.url(TEMPLATE))
-    return TEMPLATE
-
-
-def made(cluster: Cluster, template: str | None) -> Iterator[str]:
-    """Yield the URL of a new database, which is dropped afterwards, whoever still uses it."""
-    name = f"test_{next(_numbers)}"
-    cluster.create(name, template)
-    yield cluster.url(name)
-    cluster.drop(name)
-
-
-def migrate(url: str) -> None:
-    """Give a database every table."""
-
-    async def work() -> None:
-        async with DatabaseManager(url) as database:
-            await migrations.upgrade(database, with_platform=True)
-
-    with asyncio.Runner() as runner:
-        runner.run(work())
+        yield from made(request.getfixturevalue("maker"), template)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from commserver.services.auth_service import fingerprint
 from tests.unit.graders.toml import exercise
 
 ROOT = Path(__file__).parents[2]
-START = 30.0  # seconds for a server to listen on a busy machine
+START = 120.0  # seconds for a server to listen on a busy machine
 
 
 class Ran(NamedTuple):

@@ -18,18 +18,19 @@ from commserver.commands import status as status_command
 from commserver.commands import watch as watch_command
 from commserver.commands.status import NoAnswer
 from commserver.config import Backend, Browser, Config, Docker, Http, Queue
+from commserver.core.verdicts import Completed, Status, Verdict
 from commserver.errors import ConfigError, StoreError
 from commserver.gateways.backend.client import Client
 from commserver.services.audit_service import AuditService
 from commserver.trial import free_port
 from tests.fake_sandbox import FakeSandbox
-from tests.fakes import FakeClock, completed
+from tests.fakes import FakeClock
 from tests.integration.links.certificates import Authority
 from tests.integration.services.site import Site, until
 from tests.integration.test_cli import Ran
 
 Run = Callable[..., Ran]
-PATIENCE = 20.0  # seconds for what must come
+PATIENCE = 60.0  # seconds for what must come
 
 
 @pytest.fixture
@@ -343,7 +344,8 @@ def test_an_attempt_is_explained_in_sentences_and_as_json(run: Run, state: Path)
         async with Site(state, FakeClock()).open() as site:
             attempt = await site.attempt(await site.exercise())
             await site.submit(attempt)
-            await site.runs.finished(await site.lease(), completed())
+            verdict = Verdict(Status.ACCEPTED, 20, 20, "its log", (), "its notes")
+            await site.runs.finished(await site.lease(), Completed(verdict))
             return attempt
 
     attempt = asyncio.run(judged())
@@ -354,6 +356,9 @@ def test_an_attempt_is_explained_in_sentences_and_as_json(run: Run, state: Path)
     assert ran.out.startswith(f"attempt {attempt}, account 2 (ada), exercise 1\n")
     assert "2026-01-01 00:00:00.000 UTC" in ran.out
     assert "stored as done" in " ".join(ran.out.split())
+    assert not [text for text in ("its log", "its notes") if text in ran.out]
+    texts = run("explain", attempt, "--texts").out
+    assert [text for text in ("its log", "its notes") if text in texts] == ["its log", "its notes"]
     told = json.loads(run("explain", attempt, "--json").out)
     assert [step["name"] for step in told["runs"][0]["steps"]][:3] == [
         "received",

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
@@ -18,10 +19,12 @@ from commserver import cli, logs
 from commserver.dao.database_manager import DatabaseManager
 from commserver.services.admin_service import AdminService
 from tests.conftest import ROOT
+from tests.databases import made
 from tests.fakes import FakeClock, completed
-from tests.integration.conftest import made
+from tests.integration.served import serving
 from tests.integration.services.site import Site
-from tests.integration.test_cli import Ran, listening, serving
+from tests.integration.test_cli import Ran
+from tests.nursery import Nursery
 
 Run = Callable[..., Ran]
 PAGE = ROOT / "docs" / "operations.md"
@@ -67,7 +70,7 @@ def new_host(engine_name: str, request: pytest.FixtureRequest, tmp_path: Path) -
     if engine_name == "postgresql":
         yield f"sqlite:///{tmp_path / 'new' / 'commserver.db'}"
     else:
-        yield from made(request.getfixturevalue("cluster"), None)
+        yield from made(request.getfixturevalue("maker"), None)
 
 
 def tokens_of(url: str) -> int:
@@ -75,10 +78,9 @@ def tokens_of(url: str) -> int:
 
     async def work() -> int:
         async with DatabaseManager(url) as database:
-            found = await AdminService(
-                database, Site(Path(), FakeClock()).daos, FakeClock()
-            ).tokens()
-            return len(found)
+            site = Site(Path(), FakeClock())
+            admin = AdminService(database, site.daos, site.files, FakeClock())
+            return len(await admin.tokens())
 
     return asyncio.run(work())
 
@@ -274,36 +276,36 @@ def test_the_help_says_what_is_not_touched(run: Run) -> None:
 
 
 async def test_all_of_it_works_beside_a_running_server(
-    site: str, outside: None, monkeypatch: pytest.MonkeyPatch
+    site: str, outside: None, nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COMMSERVER_DATABASE__URL", site)
-    async with serving(Path("var")) as server:
-        await listening(server)
+    monkeypatch.setenv("COMMSERVER_LOG__FORMAT", "json")
+    async with serving(nursery, tmp_path / "var") as server:
+        await server.said("listening")
         for command in (["backup", "site.backup"], ["erase", "2", "--yes"]):
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "commserver.cli", *command),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-            )
-            printed, _ = await process.communicate()
-            assert process.returncode == 0, printed
-        server.terminate()
+            said, printed = tmp_path / "said", tmp_path / "printed"
+            process = await nursery.start("commserver.cli", command, os.environ, said, printed)
+            assert await process.wait() == 0, said.read_text()
+        server.send_signal(signal.SIGTERM)
         assert await server.wait() == 0
-    assert b"2 runs made blank" in printed
+    assert "2 runs made blank" in printed.read_text()
 
 
 # -- settings and pages ---------------------------------------------------------------------------
 
 
-def test_how_long_things_are_kept_is_set_in_days(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_long_things_are_kept_is_set_in_days_and_how_much_in_bytes(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     printed = json.loads(run("check-config").out)
     kept = {key: value for key, value in printed["database"].items() if key.startswith("keep_")}
     assert kept == {"keep_executions": 365, "keep_notices": 30, "keep_logs": 90}
-    assert printed["files"] == {"keep": 180}
+    files = {"keep": 180, "limit": 20 << 30, "file_limit": 64 << 20}
+    assert printed["files"] == files
     page = PAGE.read_text()
-    for key, value in {**{f"database.{k}": v for k, v in kept.items()}, "files.keep": 180}.items():
-        assert f"| `{key}` | {value} |" in page
+    for section, values in (("database", kept), ("files", files)):
+        for key, value in values.items():
+            assert f"| `{section}.{key}` | {value} " in page
 
     monkeypatch.setenv("COMMSERVER_FILES__KEEP", "-1")
     ran = run("check-config")

@@ -4,8 +4,6 @@ import asyncio
 import os
 import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,7 +13,8 @@ from sqlalchemy import text
 from commserver.cluster import Cluster
 from commserver.dao.advisory_lock import KEY
 from commserver.dao.database_manager import DatabaseManager
-from tests.integration.test_cli import ROOT, complaint, listening, serving
+from tests.integration.served import serving
+from tests.nursery import Nursery
 
 LOCKED = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted = {}"
 
@@ -41,47 +40,40 @@ def state(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "state"
 
 
-async def said(process: asyncio.subprocess.Process, event: str) -> None:
-    """Read a server's log until it says this."""
-    assert process.stderr is not None
-    async for line in process.stderr:
-        if f'"{event}"'.encode() in line:
-            return
-    raise AssertionError("it ended without having said it")
-
-
-async def test_servers_take_turns_on_a_database(state: Path) -> None:
-    async with serving(state) as first:
-        await listening(first)
-        async with serving(state) as second:
-            words = await complaint(second)
+async def test_servers_take_turns_on_a_database(state: Path, nursery: Nursery) -> None:
+    async with serving(nursery, state) as first:
+        await first.said("listening")
+        async with serving(nursery, state) as second:
+            words = await second.complaint()
             assert await second.wait() == 3
         assert f"commserver {first.pid} on {socket.gethostname()} at 127.0.0.1 since" in words
-        first.kill()
+        first.send_signal(signal.SIGKILL)
         await first.wait()
 
-    async with serving(state) as third:
-        await listening(third)
+    async with serving(nursery, state) as third:
+        await third.said("listening")
         third.send_signal(signal.SIGTERM)
         assert await third.wait() == 0
 
 
-async def test_a_server_outlives_a_restart_of_its_database(state: Path, cluster: Cluster) -> None:
-    async with serving(state) as server:
-        await listening(server)
+async def test_a_server_outlives_a_restart_of_its_database(
+    state: Path, nursery: Nursery, cluster: Cluster
+) -> None:
+    async with serving(nursery, state) as server:
+        await server.said("listening")
 
         await asyncio.to_thread(cluster.restart, "immediate")
 
-        await said(server, "claim_taken_again")
+        await server.said("claim_taken_again")
         server.send_signal(signal.SIGTERM)
         assert await server.wait() == 0
 
 
 async def test_a_server_whose_database_another_has_taken_ends(
-    state: Path, url: str, cluster: Cluster
+    state: Path, nursery: Nursery, url: str, cluster: Cluster
 ) -> None:
-    async with serving(state) as server, DatabaseManager(url) as rival:
-        await listening(server)
+    async with serving(nursery, state) as server, DatabaseManager(url) as rival:
+        await server.said("listening")
         waiting = asyncio.create_task(
             rival.write(lambda c: c.execute(text(f"SELECT pg_advisory_lock({KEY})")))
         )
@@ -90,42 +82,35 @@ async def test_a_server_whose_database_another_has_taken_ends(
 
         cluster.sql(f"SELECT pg_terminate_backend(({LOCKED.format('true')}))")
 
-        assert f"already managed by commserver {os.getpid()} on " in await complaint(server)
+        assert f"already managed by commserver {os.getpid()} on " in await server.complaint()
         assert await server.wait() == 3
         await waiting
 
 
 async def test_a_server_waits_for_its_database_until_it_is_told_to_end(
-    state: Path, url: str, monkeypatch: pytest.MonkeyPatch
+    state: Path, nursery: Nursery, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         away = urlsplit(url)._replace(netloc=f"postgres@127.0.0.1:{nobody.getsockname()[1]}")
         monkeypatch.setenv("COMMSERVER_DATABASE__URL", away.geturl())
 
-        async with serving(state) as server:
-            await said(server, "database_is_away")
+        async with serving(nursery, state) as server:
+            await server.said("database_is_away")
             server.send_signal(signal.SIGTERM)
-            async with asyncio.timeout(5):
-                assert await server.wait() == 0
+            assert await server.wait() == 0
 
-        done = await asyncio.to_thread(
-            subprocess.run,
-            [sys.executable, "-m", "commserver.cli", "token", "list"],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        assert done.returncode == 1
-        assert done.stderr.startswith("commserver: the database is away: ")
+        log = state.parent / "token.log"
+        command = await nursery.start("commserver.cli", ["token", "list"], os.environ, log)
+        assert await command.wait() == 1
+        assert log.read_text().startswith("commserver: the database is away: ")
 
 
 async def test_a_server_with_a_wrong_database_does_not_wait(
-    state: Path, url: str, monkeypatch: pytest.MonkeyPatch
+    state: Path, nursery: Nursery, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COMMSERVER_DATABASE__URL", f"{url}_of_somebody_else")
 
-    async with serving(state) as server:
-        assert await complaint(server) == "commserver: database.url: there is no such database"
+    async with serving(nursery, state) as server:
+        assert await server.complaint() == "commserver: database.url: there is no such database"
         assert await server.wait() == 2

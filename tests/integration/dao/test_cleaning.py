@@ -12,20 +12,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commserver.core.changes import Write
 from commserver.core.execution import (
-    Broken,
-    CaseVerdict,
-    Cause,
-    Completed,
+    CaseReport,
     ExecutionReport,
-    Failure,
     ProcessReport,
-    Status,
-    Verdict,
+    RunReport,
+    StageReport,
 )
 from commserver.core.jobs import AttemptId, Job, LeaseId, Origin, OwnerId, Priority, RunId, SortKey
 from commserver.core.jobs import Lease as CoreLease
 from commserver.core.states import State
 from commserver.core.text import CUT_MARK, TEXT_LIMIT, clean_text
+from commserver.core.verdicts import Broken, CaseVerdict, Cause, Completed, Failure, Status, Verdict
 from commserver.dao.column_types import CleanText, Json
 from commserver.dao.dao_manager import DaoManager
 from commserver.dao.database_manager import DatabaseManager
@@ -119,18 +116,24 @@ async def test_every_text_of_a_verdict_comes_back_clean(
 ) -> None:
     job = make_job(f"run-{next(NUMBERS)}")
     case = CaseVerdict(text, Status.ACCEPTED, 1, 1, 0.5, 0.5, 1024)
-    process = ProcessReport(text, 0, 0.5, 0.5, 1024)
-    report = ExecutionReport(process, (process,), text, text, text, text)
-    outcome = Completed(Verdict(Status.ACCEPTED, 1, 1, text, (case,)), report)
+    runs = (RunReport(text, 0, 0.5, 0.5, 1024),)
+    stage = StageReport(text, (ProcessReport(text, 0, 0.5, 0.5, 1024, runs=runs),))
+    report = ExecutionReport((stage,), (CaseReport(text, (stage,)),), text, text, text, text)
+    outcome = Completed(Verdict(Status.ACCEPTED, 1, 1, text, (case,), text), report)
 
     await database.write(lambda c: daos.executions.write(c, ended(job), at=NOW, outcome=outcome))
 
     record = await database.read(lambda c: daos.executions.verdict(c, job.id))
     clean = clean_text(text)
     assert record is not None
-    assert record.verdict == Verdict(Status.ACCEPTED, 1, 1, clean, (replace(case, name=clean),))
+    cases = (replace(case, name=clean),)
+    assert record.verdict == Verdict(Status.ACCEPTED, 1, 1, clean, cases, clean)
     assert (record.image, record.container, record.isolation, record.runner) == (clean,) * 4
-    assert [one.name for one in (record.compile, *record.cases) if one] == [clean, clean]
+    [measured] = record.measured
+    assert measured.name == clean
+    for one in (*record.prepare, *measured.stages):
+        [process] = one.processes
+        assert (one.name, process.name, process.runs[0].name) == (clean,) * 3
 
 
 @ON_ONE_DATABASE
@@ -179,6 +182,7 @@ async def test_ten_megabytes_are_cut_and_do_not_take_long(
     record = await database.read(lambda c: daos.executions.verdict(c, RunId("giant")))
     assert log is not None
     assert record is not None
+    assert record.verdict is not None
     assert record.verdict.log == log
     assert len(log.encode()) <= TEXT_LIMIT
     assert log.endswith(CUT_MARK) or log == ""

@@ -9,17 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commserver.core.changes import Write
-from commserver.core.execution import (
-    Broken,
-    Cause,
-    Completed,
-    ExecutionReport,
-    Failure,
-    Fault,
-    Judged,
-    Status,
-    Verdict,
-)
+from commserver.core.execution import ExecutionReport
 from commserver.core.jobs import (
     AttemptId,
     ContentHash,
@@ -31,6 +21,16 @@ from commserver.core.jobs import (
     SortKey,
 )
 from commserver.core.states import State
+from commserver.core.verdicts import (
+    Broken,
+    Cause,
+    Completed,
+    Failure,
+    Fault,
+    Judged,
+    Status,
+    Verdict,
+)
 from commserver.dao.dao_manager import DaoManager
 from commserver.dao.database_manager import DatabaseManager
 from commserver.dao.executions import StoredRun
@@ -294,7 +294,7 @@ async def test_the_newer_run_takes_the_place_of_a_superseded_one(rows: Rows) -> 
 # -- how a run ends -------------------------------------------------------------------------------
 
 VERDICT = Verdict(Status.WRONG_ANSWER, 7, 20, log="no\x00pe")
-REPORT = ExecutionReport(None, (), image="sha256:1", container="c1", isolation="nested", runner="2")
+REPORT = ExecutionReport((), (), image="sha256:1", container="c1", isolation="nested", runner="2")
 
 
 async def test_a_judged_run_keeps_its_verdict(rows: Rows) -> None:
@@ -309,6 +309,7 @@ async def test_a_judged_run_keeps_its_verdict(rows: Rows) -> None:
     assert found.ending == Judged(Status.WRONG_ANSWER, 7, 20)
     record = await rows.verdict("a")
     assert record == VerdictRecord.of(outcome)
+    assert record.verdict is not None
     assert record.verdict.log == "nope"
 
 
@@ -324,6 +325,17 @@ async def test_a_failed_run_keeps_why(rows: Rows) -> None:
     assert found.ending == Failure(Cause.CONTAINER, "the container went away", "c0ffee")
     assert found.ending.fault is Fault.SYSTEM
     assert await rows.verdict("a") is None
+
+
+async def test_a_failed_run_keeps_its_details_for_the_teacher(rows: Rows) -> None:
+    queued = new(make_job("a"))
+    await rows.write(queued)
+    failure = Failure(Cause.EXERCISE, "the grader broke", details="Trace\x00back")
+
+    await rows.write(then(queued, State.FAILED, tries=1), outcome=Broken(failure))
+
+    assert (await rows.find("a")).ending == replace(failure, details="")
+    assert await rows.verdict("a") == VerdictRecord(None, details="Traceback")
 
 
 @pytest.mark.parametrize("cause", Cause)

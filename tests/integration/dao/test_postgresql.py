@@ -32,7 +32,7 @@ from tests.fakes import make_job
 from tests.integration.dao.conftest import NOW
 from tests.integration.dao.test_executions import new, then
 
-PATIENCE = 20.0  # seconds of real time for a server to come back and be noticed
+PATIENCE = 60.0  # seconds of real time for a server to come back and be noticed
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ from tests.fakes import FakeClock
 from tests.integration.services.site import Site
 
 TOKEN = "server-token"
-PATIENCE = 30.0  # seconds for what must come
+PATIENCE = 60.0  # seconds for what must come
 TIMEOUT = 2.0  # seconds that these servers give their database
 LOOK = 0.02  # seconds between two looks at what gives no sign
 LOCKS = (

@@ -26,7 +26,7 @@ from tests.integration.links.conftest import SECRET
 from tests.integration.services.site import Site
 from tests.unit.gateways.http.checked import Checked
 
-PATIENCE = 10.0  # seconds for what must come
+PATIENCE = 60.0  # seconds for what must come
 ADMIN = "the admins' token"
 SERVER = {"Authorization": f"Bearer {SECRET}"}
 EXECUTIONS = "/api/v1/executions"

@@ -18,7 +18,7 @@ from tests.integration.links.conftest import SECRET
 from tests.unit.gateways.backend.links import FedFinals
 from tests.unit.gateways.services import RecordingExecService
 
-PATIENCE = 10.0  # seconds for what must come
+PATIENCE = 60.0  # seconds for what must come
 
 
 class Link:

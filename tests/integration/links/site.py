@@ -11,8 +11,8 @@ from commserver.config import Browser
 from commserver.core.board import Board
 from commserver.core.bus import EventBus
 from commserver.core.dispatcher import Dispatcher
-from commserver.core.execution import Outcome
 from commserver.core.jobs import Job, Lease, OwnerId
+from commserver.core.verdicts import Outcome
 from commserver.gateways.browser.actions import Services
 from commserver.gateways.browser.server import Server
 from commserver.gateways.doorkeeper import Doorkeeper
@@ -29,7 +29,7 @@ from tests.unit.gateways.services import (
 )
 
 HOST = "127.0.0.1"
-PATIENCE = 10.0  # seconds for what must come
+PATIENCE = 60.0  # seconds for what must come
 ADA, GRACE = OwnerId("1"), OwnerId("2")
 
 

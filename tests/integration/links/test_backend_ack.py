@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 import pytest
 from structlog.typing import EventDict
 
-from commserver.core.execution import Cause, Failure
 from commserver.core.finals import backend
 from commserver.core.jobs import RunId
 from commserver.core.states import State
+from commserver.core.verdicts import Cause, Failure
 from commserver.errors import NotFound, StoreError
 from commserver.gateways.backend import actions
 from commserver.gateways.backend import client as module

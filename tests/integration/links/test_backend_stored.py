@@ -110,7 +110,7 @@ async def test_an_attempt_that_is_committed_late_is_accepted_executed_and_owed_u
 async def test_a_run_that_is_refused_at_once_is_accepted_before_its_error(
     site: Site, peer: ScriptedBackend
 ) -> None:
-    exercise = await site.exercise(grader="TOTAL NONSENSE")
+    exercise = await site.exercise(grader="format = 1\nTOTAL NONSENSE")
     attempts = [await site.attempt(exercise) for _ in range(5)]
 
     async with linked(site, peer):

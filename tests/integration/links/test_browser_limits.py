@@ -124,7 +124,9 @@ async def test_a_room_of_500_comes_back_at_once_beside_100_wrong_tokens() -> Non
     async with Site() as site:
 
         async def dial(token: str) -> str:
-            async with connect(site.url, ping_interval=None, compression=None) as browser:
+            async with connect(
+                site.url, ping_interval=None, compression=None, open_timeout=PATIENCE
+            ) as browser:
                 await browser.send(auth(token))
                 return await code(browser)
 

@@ -10,8 +10,8 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
-from commserver.core.execution import Broken, Cause, Failure
 from commserver.core.jobs import OwnerId, RunId
+from commserver.core.verdicts import Broken, Cause, Failure
 from commserver.gateways.browser import session as module
 from tests.integration.links.conftest import SECRET
 from tests.integration.links.site import ADA, GRACE, PATIENCE, Site, closing, packet, said

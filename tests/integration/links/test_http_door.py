@@ -12,8 +12,8 @@ import httpx
 import pytest
 from structlog.typing import EventDict
 
-from commserver.core.execution import Cause
 from commserver.core.jobs import Origin, RunId
+from commserver.core.verdicts import Cause
 from commserver.errors import StoreError
 from commserver.gateways.http import routing
 from commserver.services.exec_service import LOOK_AGAIN

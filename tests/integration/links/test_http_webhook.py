@@ -15,9 +15,9 @@ import pytest
 from structlog.typing import EventDict
 
 from commserver.config import Http
-from commserver.core.execution import Cause
 from commserver.core.finals import WEBHOOK
 from commserver.core.jobs import AttemptId, Recipient, RunId
+from commserver.core.verdicts import Cause
 from commserver.errors import ConfigError, StoreError
 from commserver.gateways.http import webhook
 from commserver.gateways.http.webhook import Webhook

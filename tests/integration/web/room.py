@@ -18,7 +18,7 @@ from tests.fakes import FakeClock
 from tests.integration.services.site import Site
 
 TOKEN = "server-token"
-PATIENCE = 10.0  # seconds for what must come
+PATIENCE = 60.0  # seconds for what must come
 
 
 class Room:

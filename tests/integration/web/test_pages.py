@@ -215,7 +215,7 @@ async def test_who_has_to_act_is_said_and_no_detail_of_ours(
     room.engine.otherwise = SandboxLost("secret path /var/run", "c0ffee")
     await room.hand_in()
     await until(http, token, states("failed"))
-    exercise = await room.site.exercise("format = nonsense", title="Broken")
+    exercise = await room.site.exercise("format = 1\nnonsense", title="Broken")
     room.push([await room.site.attempt(exercise)])
 
     broken, lost = await until(http, token, states("failed", "failed"))

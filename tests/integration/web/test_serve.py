@@ -15,7 +15,7 @@ from rich.console import Console
 
 from commserver import demo, operations
 from commserver.config import Config
-from commserver.services.admin_service import read_exercise
+from commserver.services import exercise_folder
 from commserver.trial import TrialFailed
 from tests.conftest import ROOT
 
@@ -23,13 +23,12 @@ from tests.conftest import ROOT
 def test_the_page_and_its_tokens_are_told(tmp_path: Path) -> None:
     out = io.StringIO()
     folder = ROOT / "examples" / "c-101" / "sum"
-    _, definition = read_exercise(folder)
 
     demo._invite(
         Console(file=out, width=60),
         "http://127.0.0.1:8080",
         {"ada": "a" * 43, "grace": "b" * 43},
-        [demo.Lesson(7, folder, definition)],
+        [demo.Lesson(7, exercise_folder.read(folder))],
         tmp_path / ("a long name " * 9),
     )
 
@@ -58,7 +57,8 @@ async def test_the_command_that_is_told_works_as_it_stands(
         await admin.account("ada")
     monkeypatch.setattr(sys, "argv", [str(Path(sys.executable).with_name(started))])
 
-    line = demo.handing_in(lessons[0], "ada", tmp_path)
+    [lesson] = [one for one in lessons if one.folder.definition.key == "sum"]
+    line = demo.handing_in(lesson, "ada", tmp_path)
     done = await asyncio.to_thread(
         subprocess.run,
         ["sh", "-c", f"{line} --push ''"],
@@ -71,7 +71,7 @@ async def test_the_command_that_is_told_works_as_it_stands(
     with closing(sqlite3.connect(tmp_path / "commserver.db")) as database:
         query = "SELECT username, exercise_id, name FROM codes JOIN user_exercises ON"
         query += " user_exercises.id = user_exercise_id JOIN accounts ON accounts.id = account_id"
-        assert database.execute(query).fetchall() == [("ada", lessons[0].exercise, "main.c")]
+        assert database.execute(query).fetchall() == [("ada", lesson.exercise, "main.c")]
 
 
 async def test_ports_are_always_the_same() -> None:

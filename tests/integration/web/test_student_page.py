@@ -21,7 +21,7 @@ from tests.integration.web.room import Room
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-PATIENCE = 15_000  # ms for what must come
+PATIENCE = 60_000  # ms for what must come
 expect.set_options(timeout=PATIENCE)
 
 # Counts what is read aloud, as those who cannot see the page hear it.
