@@ -7,10 +7,12 @@ is no error: it is a `Completed` outcome.
     CommServerError
     ├─ ConfigError(problems)          all problems at once
     ├─ DefinitionError(problems)      the teacher's: an exercise that cannot be graded as it stands
+    ├─ GraderError(message, details)  the teacher's: a program of theirs broke while it graded
     ├─ ProtocolError                  the peer's fault: answer, maybe close, never a traceback
     │   ├─ MalformedPacket(field)
     │   ├─ UnexpectedPacket(state)
     │   ├─ KeyReused(key)             one key for two different requests
+    │   ├─ RequestError(problems)     what is to be executed cannot be, as it stands
     │   └─ PacketTooLarge(limit)
     ├─ AccessError
     │   ├─ NotAuthenticated
@@ -21,6 +23,7 @@ is no error: it is a `Completed` outcome.
     ├─ StoreError                     the database or the file store did not do it
     │   ├─ StoreRefused               and never will: another try cannot mend it
     │   │   └─ AlreadyExists(what)
+    │   ├─ StoreFull(limit)           a file is more than may be kept
     │   └─ AlreadyManaged(holder)     another manager owns this database
     └─ SandboxError                   the container engine did not do it
         ├─ SandboxUnavailable         nothing was begun: the engine did not answer
@@ -51,6 +54,22 @@ class DefinitionError(CommServerError):
         self.problems = tuple(problems)
 
 
+class GraderError(CommServerError):
+    """A teacher's program broke while it graded: the teacher's fault, never the student's.
+
+    message: one line that a student may read. details: any number of lines, for the teacher.
+    """
+
+    def __init__(self, message: str, details: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details
+
+    def of_case(self, name: str) -> "GraderError":
+        """Return the same, with the name of the case in which it happened for the teacher."""
+        return GraderError(self.message, f"in the case {name!r}: {self.details}")
+
+
 class ProtocolError(CommServerError):
     """A peer said what its protocol does not allow."""
 
@@ -77,6 +96,14 @@ class KeyReused(ProtocolError):
     def __init__(self, key: str) -> None:
         super().__init__("this Idempotency-Key was sent with another request before")
         self.key = key
+
+
+class RequestError(ProtocolError):
+    """An execution that cannot be carried out as it stands; `problems` says where and what."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = tuple(problems)
 
 
 class PacketTooLarge(ProtocolError):
@@ -135,6 +162,14 @@ class AlreadyExists(StoreRefused):
     def __init__(self, what: str) -> None:
         super().__init__(f"already there: {what}")
         self.what = what
+
+
+class StoreFull(StoreError):
+    """A file was not taken: with it the store would have more than its own `limit`, in bytes."""
+
+    def __init__(self, message: str, limit: int) -> None:
+        super().__init__(message)
+        self.limit = limit
 
 
 class AlreadyManaged(StoreError):

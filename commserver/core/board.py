@@ -23,7 +23,6 @@ from commserver.core.events import (
     RunReplaced,
     RunStarted,
 )
-from commserver.core.execution import Broken, Cause, Failure, Outcome
 from commserver.core.finals import Notice
 from commserver.core.jobs import (
     AttemptId,
@@ -41,6 +40,7 @@ from commserver.core.jobs import (
 )
 from commserver.core.ordering import FirstInFirstOut, Ordering
 from commserver.core.states import ACTIVE, State, Step, after
+from commserver.core.verdicts import Broken, Cause, Failure, Outcome
 
 BACK_OFF = (1.0, 5.0)  # seconds before the second and every later try
 DEATHS_TO_THE_END = 2  # engines lost under a run before it goes to the end of its class

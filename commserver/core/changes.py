@@ -7,9 +7,9 @@ Every change has three steps: it is *claimed* on the board (no await, the runs a
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from commserver.core.execution import Outcome
 from commserver.core.jobs import Job, Lease, RunId, SortKey
 from commserver.core.states import State, Step
+from commserver.core.verdicts import Outcome
 
 
 @dataclass(frozen=True, slots=True)

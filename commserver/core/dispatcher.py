@@ -12,10 +12,10 @@ from commserver.core.bus import EventBus
 from commserver.core.changes import Busy, Change, Conflict, Known
 from commserver.core.clock import Clock
 from commserver.core.events import QueueMoved, RunAsked, RunProgressed, RunQueued
-from commserver.core.execution import Failure, Outcome
 from commserver.core.finals import Notice
 from commserver.core.jobs import Job, Lease, LeaseId, Offer, Origin, Recipient, RunId, SortKey
 from commserver.core.states import State
+from commserver.core.verdicts import Failure, Outcome
 from commserver.errors import AlreadyExists, StoreError, StoreRefused
 
 log = structlog.get_logger(__name__)

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from commserver.core.execution import Outcome
 from commserver.core.finals import Notice
 from commserver.core.jobs import Job, Lease, Requires, RunId
 from commserver.core.states import State
+from commserver.core.verdicts import Outcome
 
 
 @dataclass(frozen=True, slots=True)

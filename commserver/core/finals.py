@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from commserver.core.changes import Change
-from commserver.core.execution import Broken, Completed, Failure, Judged, Outcome
 from commserver.core.jobs import AttemptId, OwnerId, Purpose, Recipient, RunId
 from commserver.core.states import State
 from commserver.core.text import clean_text
+from commserver.core.verdicts import Broken, Completed, Failure, Judged, Outcome
 
 ACCOUNT = "account:"  # begins the word for each platform account
 WEBHOOK = Recipient("webhook")  # the one address that hears of every end over HTTP

@@ -19,14 +19,21 @@ class CourseDAO(DAO):
 
         A course that was there keeps its language.
         """
+        found = await self.id_of(connection, account_id=account_id, title=title)
+        if found is not None:
+            return found
+        return await self._add(
+            connection, account_id=account_id, title=title, language_id=language_id
+        )
+
+    async def id_of(
+        self, connection: AsyncConnection, *, account_id: int, title: str
+    ) -> int | None:
+        """Return the id of the author's course of this title, None when there is none."""
         query = (
             select(courses.c.id)
             .where(courses.c.account_id == account_id, courses.c.title == title)
             .order_by(courses.c.id)
         )
         found: int | None = await self._value(connection, query)
-        if found is not None:
-            return found
-        return await self._add(
-            connection, account_id=account_id, title=title, language_id=language_id
-        )
+        return found

@@ -5,19 +5,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Result, Row, func, select, text, tuple_
+from sqlalchemy import ColumnElement, Result, Row, Text, func, select, text, tuple_, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commserver.core.changes import Write
-from commserver.core.execution import (
-    Broken,
-    Cause,
-    Completed,
-    Failure,
-    Judged,
-    Outcome,
-    Status,
-)
 from commserver.core.jobs import (
     SWEEP,
     AttemptId,
@@ -33,9 +24,10 @@ from commserver.core.jobs import (
     SortKey,
 )
 from commserver.core.states import State
+from commserver.core.verdicts import Broken, Cause, Completed, Failure, Judged, Outcome, Status
 from commserver.dao.column_types import is_id
 from commserver.dao.dao import DAO
-from commserver.dao.tables import UNFINISHED, executions
+from commserver.dao.tables import UNFINISHED, executions, user_exercises
 from commserver.dao.verdicts import VerdictRecord
 
 
@@ -274,11 +266,28 @@ class ExecutionDAO(DAO):
         return [_ended(row) for row in await connection.execute(query)]
 
     async def verdict(self, connection: AsyncConnection, run: RunId) -> VerdictRecord | None:
-        """Return the full record of how a run was judged, None when it was not."""
+        """Return the full record of how a run was judged, or could not be; None without one."""
         record: VerdictRecord | None = await self._value(
             connection, select(_c.verdict).where(_c.id == run)
         )
         return record
+
+    async def records_of_exercise(
+        self, connection: AsyncConnection, exercise: int, limit: int
+    ) -> list[str]:
+        """Return how the newest `limit` runs of an exercise were judged, as JSON, newest first.
+
+        Each is a `VerdictRecord`, of whichever version wrote it.
+        """
+        attempts = select(user_exercises.c.id).where(user_exercises.c.exercise_id == exercise)
+        query = (
+            select(type_coerce(_c.verdict, Text))
+            .where(_c.user_exercise_id.in_(attempts), _c.purpose == Purpose.SUBMIT)
+            .where(_c.status.is_not(None), _c.verdict.is_not(None))
+            .order_by(*_NEWEST)
+            .limit(limit)
+        )
+        return list(await connection.scalars(query))
 
     async def _one(
         self, connection: AsyncConnection, condition: ColumnElement[bool]
@@ -346,12 +355,15 @@ def _judged(completed: Completed) -> dict[str, object]:
 
 
 def _failed(failure: Failure) -> dict[str, object]:
-    return {
+    values: dict[str, object] = {
         "fault": failure.fault,
         "failure_cause": failure.cause,
         "message": failure.message,
         "container": failure.container,
     }
+    if record := VerdictRecord.failed(failure):
+        values["verdict"] = record
+    return values
 
 
 def _ended(row: Row[*tuple[Any, ...]]) -> StoredRun:

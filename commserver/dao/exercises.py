@@ -39,14 +39,17 @@ class ExerciseDAO(DAO):
         title: str,
         instruction: str,
         grade_max: int,
+        known: int | None = None,
     ) -> int:
         """Make the course's exercise of this title say so, added if there was none; its id.
 
         An exercise that was there keeps its author, and is written only if something changes.
+
+        known: the id of the one that it is, whatever its title was.
         """
-        found = await self._one(
-            connection, (exercises.c.course_id == course_id) & (exercises.c.title == title)
-        )
+        if known is None:
+            known = await self.id_of(connection, course_id, title)
+        found = None if known is None else await self.find(connection, known)
         if found is None:
             return await self._add(
                 connection,
@@ -56,13 +59,20 @@ class ExerciseDAO(DAO):
                 instruction=instruction,
                 grade_max=grade_max,
             )
-        if (found.instruction, found.grade_max) != (instruction, grade_max):
+        if (found.title, found.instruction, found.grade_max) != (title, instruction, grade_max):
             await connection.execute(
                 update(exercises)
                 .where(exercises.c.id == found.id)
-                .values(instruction=instruction, grade_max=grade_max)
+                .values(title=title, instruction=instruction, grade_max=grade_max)
             )
         return found.id
+
+    async def id_of(self, connection: AsyncConnection, course_id: int, title: str) -> int | None:
+        """Return the id of the course's exercise of this title, None when it has none."""
+        found = await self._one(
+            connection, (exercises.c.course_id == course_id) & (exercises.c.title == title)
+        )
+        return found.id if found else None
 
     async def _one(
         self, connection: AsyncConnection, condition: ColumnElement[bool]

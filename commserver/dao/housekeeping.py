@@ -35,13 +35,15 @@ from commserver.dao.tables import (
     requests,
     tokens,
 )
-from commserver.dao.verdicts import without_log
+from commserver.dao.verdicts import without_texts
 
 _e = executions.c
 _n = notices.c
 _record = type_coerce(_e.verdict, Text)  # as it is written, whoever wrote it
 
-NO_LOG = '"log":""'  # in a verdict's JSON; inside of a text its quotes would be escaped
+# In a verdict's JSON; inside of a text their quotes would be escaped. Old records have no notes.
+NO_LOG = '"log":""'
+NOTES, NO_NOTES = '"notes":', '"notes":""'
 AT_ONCE = 500  # values in one statement: every database takes that many
 
 NoticeKey = tuple[Recipient, int]
@@ -132,20 +134,23 @@ class HousekeepingDAO(DAO):
     async def due_logs(
         self, connection: AsyncConnection, *, ended: datetime, after: RunId | None, limit: int
     ) -> list[RunId]:
-        """Return runs that ended before `ended` and whose record still has their student's log."""
+        """Return runs that ended before `ended` and whose record still has texts for people."""
         has_log = ~_record.contains(NO_LOG, autoescape=True)
-        due = and_(_e.ended_at < ended, _e.verdict.is_not(None), has_log)
+        has_notes = and_(
+            _record.contains(NOTES, autoescape=True), ~_record.contains(NO_NOTES, autoescape=True)
+        )
+        due = and_(_e.ended_at < ended, _e.verdict.is_not(None), or_(has_log, has_notes))
         return await self._next_runs(connection, due, after, limit)
 
     async def blank_logs(self, connection: AsyncConnection, runs: Sequence[RunId]) -> int:
-        """Take what their students could read out of the records of runs; how many.
+        """Take what students and teachers could read out of the records of runs; how many.
 
         Whatever version wrote a record: of one that cannot be read nothing is kept.
         """
         kept = _e.verdict.is_not(None)
         query = select(_e.id, _record).where(_e.id.in_(runs), kept)
         blank = [
-            {"run": run, "record": without_log(record)}
+            {"run": run, "record": without_texts(record)}
             for run, record in await connection.execute(query)
         ]
         if blank:

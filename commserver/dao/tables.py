@@ -21,9 +21,9 @@ from sqlalchemy import (
     text,
 )
 
-from commserver.core.execution import Cause, Fault, Status
 from commserver.core.jobs import Purpose, Requires
 from commserver.core.states import State
+from commserver.core.verdicts import Cause, Fault, Status
 from commserver.dao.column_types import (
     CleanText,
     Content,

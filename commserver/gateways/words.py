@@ -3,9 +3,9 @@
 from datetime import UTC, datetime
 from typing import Final, Literal, NamedTuple
 
-from commserver.core.execution import Cause, Failure, Fault
 from commserver.core.jobs import AttemptId
 from commserver.core.text import clean_text
+from commserver.core.verdicts import Cause, Failure, Fault
 from commserver.errors import NotFound
 
 EXERCICE: Final = "EXERCICE"  # so on the wire, also where the seed's table says EXERCISE
@@ -54,8 +54,9 @@ def ending(failure: Failure, attempt: AttemptId | None) -> Ending:
 
 
 def shown(failure: Failure) -> str:
-    """Return what of a failure is for everybody's eyes."""
-    return _SHOWN.get(failure.cause, failure.message)
+    """Return what of a failure is for everybody's eyes: one line, never its details."""
+    first, _, _ = failure.message.partition("\n")
+    return _SHOWN.get(failure.cause, first)
 
 
 def target_of(kind: str) -> Target:

@@ -3,8 +3,8 @@
 import msgspec
 from msgspec.structs import replace
 
-from commserver.core.execution import Failure, Judged, Status
 from commserver.core.states import State
+from commserver.core.verdicts import Failure, Judged, Status
 from commserver.gateways.words import moment, shown
 from commserver.services.record_service import AttemptRecord
 

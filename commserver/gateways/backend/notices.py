@@ -2,9 +2,9 @@
 
 import structlog
 
-from commserver.core.execution import Cause, Failure, Fault, Judged, Status
 from commserver.core.finals import Final
 from commserver.core.states import State
+from commserver.core.verdicts import Cause, Failure, Fault, Judged, Status
 from commserver.errors import MalformedPacket, NotFound, UnexpectedPacket
 from commserver.gateways.backend.link import Turn
 from commserver.gateways.backend.packets import (

@@ -1,9 +1,9 @@
 """What a browser is told, in its own protocol's words."""
 
-from commserver.core.execution import Failure, Fault, Judged, Status
 from commserver.core.finals import Final
 from commserver.core.jobs import Job
 from commserver.core.states import State
+from commserver.core.verdicts import Failure, Fault, Judged, Status
 from commserver.errors import (
     MalformedPacket,
     NotAllowed,

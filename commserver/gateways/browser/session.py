@@ -9,8 +9,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
 from commserver.config import Browser
-from commserver.core.execution import Fault
 from commserver.core.finals import account
+from commserver.core.verdicts import Fault
 from commserver.errors import NotAuthenticated, RateLimited, StoreError, Unanswered
 from commserver.gateways.browser import notices, packets
 from commserver.gateways.browser.actions import Connection, Room

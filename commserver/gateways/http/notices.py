@@ -5,10 +5,10 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Literal, Protocol
 
-from commserver.core.execution import Cause, Failure, Judged, Status
 from commserver.core.finals import Final
 from commserver.core.jobs import AttemptId
 from commserver.core.states import State
+from commserver.core.verdicts import Cause, Failure, Judged, Status
 from commserver.errors import (
     KeyReused,
     NotAllowed,

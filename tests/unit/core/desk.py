@@ -8,8 +8,8 @@ from commserver.core.board import Board, Gone
 from commserver.core.changes import Busy, Change, Known
 from commserver.core.dispatcher import Dispatcher
 from commserver.core.events import Event
-from commserver.core.execution import Outcome
 from commserver.core.jobs import Job, Lease, LeaseId, Offer, RunId
+from commserver.core.verdicts import Outcome
 from tests.fakes import FakeLedger, broken, completed, make_job, make_offer
 
 A, B, C, D = (RunId(name) for name in "abcd")

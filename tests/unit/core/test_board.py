@@ -11,7 +11,6 @@ from commserver.core.events import (
     RunEnded,
     RunQueued,
 )
-from commserver.core.execution import Broken, Cause, Failure
 from commserver.core.jobs import (
     Job,
     LeaseId,
@@ -25,6 +24,7 @@ from commserver.core.jobs import (
 )
 from commserver.core.ordering import FirstInFirstOut
 from commserver.core.states import State
+from commserver.core.verdicts import Broken, Cause, Failure
 from tests.fakes import JAVA, PYTHON, broken, completed, make_job, make_offer
 from tests.unit.core.desk import ELSEWHERE, PYTHONIST, REMOTE, SLOT, A, B, C, D, Desk, remains
 

@@ -10,7 +10,6 @@ from commserver.core.events import (
     QueueMoved,
     RunEnded,
 )
-from commserver.core.execution import Cause
 from commserver.core.finals import backend
 from commserver.core.jobs import (
     SWEEP,
@@ -22,6 +21,7 @@ from commserver.core.jobs import (
     Purpose,
 )
 from commserver.core.states import State, Step
+from commserver.core.verdicts import Cause
 from tests.fakes import JAVA, PYTHON, broken, completed, make_job
 from tests.unit.core.desk import REMOTE, SLOT, A, B, C, Desk
 

@@ -16,7 +16,6 @@ from commserver.core.events import (
     RunReplaced,
     RunStarted,
 )
-from commserver.core.execution import Cause, Failure
 from commserver.core.jobs import (
     AttemptId,
     Lease,
@@ -25,6 +24,7 @@ from commserver.core.jobs import (
     RunId,
 )
 from commserver.core.states import State
+from commserver.core.verdicts import Cause, Failure
 from tests.fakes import JAVA, PYTHON, broken, completed, make_job
 from tests.unit.core.desk import ELSEWHERE, REMOTE, SLOT, A, B, C, Desk, remains
 

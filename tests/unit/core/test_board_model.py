@@ -28,7 +28,6 @@ from commserver.core.events import (
     RunReplaced,
     RunStarted,
 )
-from commserver.core.execution import Broken, Cause, Failure, Outcome
 from commserver.core.jobs import (
     AttemptId,
     Job,
@@ -43,6 +42,7 @@ from commserver.core.jobs import (
     RunId,
 )
 from commserver.core.states import State, Step
+from commserver.core.verdicts import Broken, Cause, Failure, Outcome
 from tests.fakes import JAVA, PYTHON, FakeLedger, broken, completed, make_job, make_offer
 from tests.unit.core.desk import remains
 

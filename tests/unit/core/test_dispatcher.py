@@ -22,9 +22,9 @@ from commserver.core.events import (
     RunReplaced,
     RunStarted,
 )
-from commserver.core.execution import Broken, Cause, Failure
 from commserver.core.jobs import SWEEP, Lease, LeaseId, Origin, Priority, RunId
 from commserver.core.states import State, Step
+from commserver.core.verdicts import Broken, Cause, Failure
 from commserver.errors import AlreadyExists, StoreError
 from tests.fakes import (
     JAVA,

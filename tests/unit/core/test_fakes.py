@@ -3,8 +3,21 @@
 import pytest
 
 from commserver.core.changes import Change
-from commserver.core.execution import Cause, Completed
-from commserver.errors import AlreadyExists
+from commserver.core.execution import (
+    Artifact,
+    Case,
+    Descriptor,
+    ExecutionRequest,
+    File,
+    Limits,
+    Pipe,
+    Process,
+    Resource,
+    Stage,
+)
+from commserver.core.verdicts import Cause, Completed
+from commserver.errors import AlreadyExists, SandboxError
+from tests.fake_sandbox import FakeSandbox, prints, stdin
 from tests.fakes import FakeLedger, broken, completed, make_job
 from tests.unit.core.desk import A, B, Desk
 
@@ -40,3 +53,43 @@ def test_an_outcome_is_what_it_is_made_of() -> None:
     assert isinstance(completed(7), Completed)
     assert completed(7).verdict.grade == 7
     assert broken(Cause.EXERCISE).failure.fault == "teacher"
+
+
+STAGE = Stage(
+    "run",
+    (Process("p", ("p",), Limits()),),
+    (
+        Pipe(Resource("input"), Descriptor("p", 0)),
+        Pipe(Descriptor("p", 2), Artifact("err")),
+        Pipe(Descriptor("p", 1), Artifact("out")),
+        Pipe(Descriptor("p", 3), Artifact("more", returned=False)),
+    ),
+)
+
+
+async def test_a_fake_sandbox_reports_all_that_was_asked_for_in_its_order() -> None:
+    building = Stage("build", STAGE.processes)
+    request = ExecutionRequest("c", (File("input", b"21"),), (Case("one", (STAGE,)),), (building,))
+    engine = FakeSandbox()
+    engine.otherwise = prints(lambda *of: b"%d" % (2 * int(stdin(*of) or 0)))
+
+    report = await engine.execute(request, run="r", slot=0)
+
+    assert report.prepared
+    assert [stage.name for stage in report.prepare] == ["build"]
+    [stage] = report.cases[0].stages
+    assert [process.ok for process in stage.processes] == [True]
+    assert [(a.name, a.content) for a in stage.artifacts] == [
+        ("err", b""),
+        ("out", b"42"),
+        ("more", None),
+    ]
+
+
+async def test_a_fake_sandbox_refuses_what_the_real_one_does() -> None:
+    engine = FakeSandbox()
+
+    with pytest.raises(SandboxError, match="cannot be carried out: cases: "):
+        await engine.execute(ExecutionRequest("c", (), ()), run="r", slot=0)
+
+    assert engine.begun == []

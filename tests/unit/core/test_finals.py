@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from commserver.core.board import Board
 from commserver.core.changes import Change
-from commserver.core.execution import Broken, Cause, Failure, Judged, Status
 from commserver.core.finals import (
     WEBHOOK,
     Cursor,
@@ -20,6 +19,7 @@ from commserver.core.finals import (
 )
 from commserver.core.jobs import Job, OwnerId, Purpose
 from commserver.core.states import State
+from commserver.core.verdicts import Broken, Cause, Failure, Judged, Status
 from tests.fakes import broken, completed, make_final, make_job
 
 

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from commserver.core.bus import EventBus
 from commserver.core.clock import Clock
 from commserver.core.events import RunEnded
-from commserver.core.execution import Failure, Judged
 from commserver.core.finals import Final, Notice, backend
 from commserver.core.jobs import AttemptId, Recipient, RunId
 from commserver.core.states import State
+from commserver.core.verdicts import Failure, Judged
 from commserver.gateways.backend.link import Link
 from commserver.gateways.backend.protocol import BackendProtocol
 from commserver.gateways.framing import LineFraming

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from commserver.core.execution import Cause, Failure, Judged, Status
 from commserver.core.finals import Final
 from commserver.core.jobs import AttemptId, Origin, Recipient, RunId
 from commserver.core.states import State
+from commserver.core.verdicts import Cause, Failure, Judged, Status
 from commserver.errors import MalformedPacket, NotFound, StoreError, StoreRefused, UnexpectedPacket
 from commserver.gateways.backend import actions, notices, packets
 from commserver.gateways.backend.actions import (

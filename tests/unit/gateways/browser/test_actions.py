@@ -10,10 +10,10 @@ from structlog.testing import capture_logs
 from commserver.core.board import Board
 from commserver.core.bus import EventBus
 from commserver.core.dispatcher import Dispatcher
-from commserver.core.execution import Cause, Failure
 from commserver.core.finals import account
 from commserver.core.jobs import AttemptId, RunId
 from commserver.core.states import State
+from commserver.core.verdicts import Cause, Failure
 from commserver.errors import (
     MalformedPacket,
     NotAllowed,

@@ -6,10 +6,10 @@ from typing import get_args
 
 import pytest
 
-from commserver.core.execution import Cause, Failure, Judged, Status
 from commserver.core.finals import Final
 from commserver.core.jobs import AttemptId, RunId
 from commserver.core.states import State
+from commserver.core.verdicts import Cause, Failure, Judged, Status
 from commserver.errors import (
     MalformedPacket,
     NotAllowed,
@@ -184,10 +184,10 @@ def test_every_cause_of_failure_has_its_error(cause: Cause) -> None:
     assert all(isinstance(value, str) for value in packet.values())
 
 
-def test_the_message_of_a_final_may_hold_any_text() -> None:
-    frame = final(State.FAILED, broken(Cause.EXERCISE, 'one "two"\n\tdrei — 四'))
+def test_the_message_of_a_final_may_hold_any_text_of_one_line() -> None:
+    frame = final(State.FAILED, broken(Cause.EXERCISE, 'one "two"\tdrei — 四\nfor the teacher'))
 
-    assert json.loads(frame)["message"] == 'one "two"\n\tdrei — 四'
+    assert json.loads(frame)["message"] == 'one "two"\tdrei — 四'
     assert b"\n" not in frame
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from commserver.core.execution import Cause, Failure
 from commserver.core.finals import Final
 from commserver.core.states import State
+from commserver.core.verdicts import Cause, Failure
 from commserver.gateways.browser import notices
 from commserver.gateways.browser.outbox import Behind, Close, Outbox
 from commserver.gateways.browser.packets import Announcement, Error, Ok, Progress

@@ -11,9 +11,9 @@ import pytest
 from commserver.core.board import Board
 from commserver.core.bus import EventBus
 from commserver.core.dispatcher import Dispatcher
-from commserver.core.execution import Cause
 from commserver.core.finals import account
 from commserver.core.jobs import Job, Lease, OwnerId, RunId
+from commserver.core.verdicts import Cause
 from commserver.gateways.browser.outbox import Outbox
 from commserver.gateways.browser.packets import Error, ExerciceExecuted
 from commserver.services.watch_service import FIRST_PLACE, WatchService

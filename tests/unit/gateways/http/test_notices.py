@@ -7,9 +7,9 @@ from http import HTTPStatus
 
 import pytest
 
-from commserver.core.execution import Cause, Failure, Judged, Status
 from commserver.core.jobs import AttemptId, SortKey
 from commserver.core.states import State
+from commserver.core.verdicts import Cause, Failure, Judged, Status
 from commserver.dao.executions import StoredRun
 from commserver.errors import (
     KeyReused,
