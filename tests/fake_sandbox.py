@@ -5,8 +5,22 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from commserver.core.execution import NO_FLAG, ExecutionReport, ExecutionRequest, ProcessReport
-from commserver.errors import SandboxUnavailable
+from commserver.core import request_check
+from commserver.core.execution import (
+    Artifact,
+    ArtifactReport,
+    CaseReport,
+    Descriptor,
+    ExecutionReport,
+    ExecutionRequest,
+    Pipe,
+    Process,
+    ProcessReport,
+    Resource,
+    Stage,
+    StageReport,
+)
+from commserver.errors import RequestError, SandboxError, SandboxUnavailable
 from commserver.services.docker_manager import Progress
 
 Script = Callable[[ExecutionRequest], ExecutionReport] | Exception
@@ -20,19 +34,66 @@ class Execution(NamedTuple):
     request: ExecutionRequest
 
 
+Output = Callable[[ExecutionRequest, Stage, Process], bytes]
+
+
 def says(stdout: str) -> Callable[[ExecutionRequest], ExecutionReport]:
-    """Return the script of programs that compile, if need be, and print this for every case."""
+    """Return the script of programs that all end well and print this on standard output."""
+    return prints(lambda request, stage, process: stdout.encode())
+
+
+def prints(output: Output) -> Callable[[ExecutionRequest], ExecutionReport]:
+    """Return the script of programs that all end well; each prints on standard output what is its.
+
+    Whatever else a stage leaves is empty.
+    """
+
+    def left(request: ExecutionRequest, stage: Stage, pipe: Pipe) -> ArtifactReport:
+        assert isinstance(pipe.write, Artifact)
+        content = b""
+        if isinstance(pipe.read, Descriptor) and pipe.read.fd == 1:
+            [process] = [p for p in stage.processes if p.name == pipe.read.process]
+            content = output(request, stage, process)
+        name, returned = pipe.write.name, pipe.write.returned
+        return ArtifactReport(name, len(content), content if returned else None)
+
+    def ended(request: ExecutionRequest, stages: Iterable[Stage]) -> tuple[StageReport, ...]:
+        return tuple(
+            StageReport(
+                stage.name,
+                tuple(ProcessReport(p.name, 0, 0.01, 0.02, 1024) for p in stage.processes),
+                tuple(
+                    left(request, stage, p) for p in stage.pipes if isinstance(p.write, Artifact)
+                ),
+            )
+            for stage in stages
+        )
 
     def script(request: ExecutionRequest) -> ExecutionReport:
-        compiled = _ended("compile") if request.compile else None
-        cases = tuple(_ended(case.name, stdout.encode()) for case in request.cases)
-        return ExecutionReport(compiled, cases, image="sha256:fake", container="fake-container")
+        return ExecutionReport(
+            ended(request, request.prepare),
+            tuple(CaseReport(case.name, ended(request, case.stages)) for case in request.cases),
+            image="sha256:fake",
+            container="fake-container",
+            isolation="fresh",
+            runner="fake",
+        )
 
     return script
 
 
-def _ended(name: str, stdout: bytes = b"") -> ProcessReport:
-    return ProcessReport(name, 0, 0.01, 0.02, 1024, NO_FLAG, stdout)
+def _leaves(pipe: Pipe) -> bool:
+    return isinstance(pipe.write, Artifact)
+
+
+def stdin(request: ExecutionRequest, stage: Stage, process: Process) -> bytes:
+    """Return the file that a process reads on standard input, b"" where there is none."""
+    names = [
+        pipe.read.name
+        for pipe in stage.pipes
+        if isinstance(pipe.read, Resource) and pipe.write == Descriptor(process.name, 0)
+    ]
+    return next((file.content for file in request.files if file.name in names), b"")
 
 
 class FakeSandbox:
@@ -108,6 +169,10 @@ class FakeSandbox:
     ) -> ExecutionReport:
         """Do what the next script says; a slot has one execution at a time."""
         self._answer()
+        try:
+            request_check.check(request)
+        except RequestError as error:
+            raise SandboxError(f"the request cannot be carried out: {error}") from error
         assert slot not in self._slots
         self._slots.add(slot)
         self.begun.append(Execution(run, slot, request))
@@ -117,7 +182,7 @@ class FakeSandbox:
             if isinstance(script, Exception):
                 raise script
             if on_progress:
-                on_progress(len(request.processes), len(request.processes))
+                on_progress(len(request.cases), len(request.cases))
             return script(request)
         except asyncio.CancelledError:
             self.cancelled.append(run)

@@ -9,11 +9,17 @@ from typing import Any, Self
 
 from commserver.core.execution import (
     MIB,
+    CaseReport,
     ExecutionReport,
     ExecutionRequest,
-    ProcessReport,
+    Stage,
+    StageReport,
+    Stop,
 )
+from commserver.core.text import clean_text
 from commserver.engine import frames, seccomp
+from commserver.engine.budget import PAGE, Budget
+from commserver.engine.frames import Walls
 from commserver.engine.wrapper import Attachment, DockerWrapper
 from commserver.errors import (
     MalformedPacket,
@@ -24,18 +30,30 @@ from commserver.errors import (
 )
 
 CLASSES = tuple(size * MIB for size in (64, 128, 256, 512, 1024))
-"""The memory that a learner's program can get, bytes; a limit between two is sampled for."""
+"""The memory that programs can get together, bytes; a limit between two is sampled for."""
 
 RUNNER_MEMORY = 32 * MIB  # what PID 1 has beside the class
-RUNNER_BUFFERS = 8 * MIB  # of it, for a program's input and outputs
+RUNNER_BUFFERS = 8 * MIB  # of it, for what passes through it
+# What it needs besides for each program that runs: a child of its own, and namespaces. Measured:
+# 1.2 MiB, and twice that while one starts.
+CELL_MEMORY = 4 * MIB
+# Where uids are the walls, a program can make the runner as good a victim of the kernel as itself:
+# then our look every few milliseconds has to come before the kernel's.
+DISTANCE = 96 * MIB
 
 # runc is several threads while it starts a container, and they count.
 PROCESSES_MIN = 16
+CELL_PROCESSES = 2  # the runner's own for each program that runs
+RUNNER_PROCESSES = 2
+
+# Of the runner: pipes and files of all programs that run at once.
+NOFILE = 4096
+INODES = 16384  # that a program may make in its work directory
 
 CPU_PERIOD = 20_000  # microseconds
 
 START_DEADLINE = 20.0  # seconds from the start to the runner's greeting
-MARGIN = 15.0  # seconds past a process's real limit until its report must be there
+MARGIN = 15.0  # seconds past a stage's real limit until its report must be there
 REMOVE_DEADLINE = 20.0  # seconds
 STATE_DEADLINE = 5.0  # seconds, to ask what became of a container
 PING_DEADLINE = 3.0  # seconds
@@ -43,13 +61,23 @@ PING_DEADLINE = 3.0  # seconds
 READ_SIZE = 1 << 18  # bytes at most from the attach socket
 WRITE_SIZE = 1 << 18  # bytes at most between two looks at whether it takes them
 STDERR_KEPT = 4096  # bytes of what PID 1 says when it breaks
+WHY_KEPT = 200  # characters of what it says keeps it from building walls
+
+STAGED = (frames.Started, frames.Report)
 
 RUNNER = ("/usr/bin/python3", "-I", "-S", "/opt/commserver/runner.pyc")
 
 SITE, BOOT, RUN = "commserver.site", "commserver.boot", "commserver.run"
 
+ISOLATION = {Walls.NAMESPACES: "fresh", Walls.UIDS: "fresh-uid"}
+"""What a report calls a container of its own with these walls in it."""
+
 Progress = Callable[[int, int], None]
-"""Is told how many processes have ended, of how many: first (0, n)."""
+"""Is told how many cases have ended, of how many: first (0, n)."""
+
+
+class NoWalls(SandboxError):
+    """The runner cannot build the walls in this form of container; nothing was run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,48 +85,55 @@ class ContainerSpec:
     """What a container is to be.
 
     image: an image's name or digest.
-    memory: the class, bytes of `CLASSES`. files: bytes for the request's files beside it.
-    buffers: bytes that the runner needs beyond `RUNNER_BUFFERS`.
-    processes: how many the learner may have at once. uid: the learner's. cpus: how many cores.
+    walls: what is between its programs, which decides the form: as one ordinary user without any
+    capability where the runner makes namespaces, else as uid 0 that turns into two others.
+    memory: the class, bytes of `CLASSES`. budget: what the request needs beside it.
+    uid: the learner's, and with namespaces everybody's. grader_uid: the graders'. cpus: how many
+    cores. unconfined: the engine confines containers by AppArmor, whose default forbids mounts.
     """
 
     name: str
     image: str
+    walls: Walls
     memory: int
+    budget: Budget
     uid: int
-    processes: int = 32
-    files: int = 0
-    buffers: int = 0
-    file_count: int = 0
+    grader_uid: int
     cpus: float = 1.0
     nofile: int = 256
     stack: int = 64 * MIB
+    unconfined: bool = False
     labels: Mapping[str, str] | None = None
 
     @property
     def box(self) -> int:
-        """Bytes of the file system with the work directory."""
-        return self.memory // 2 + self.files
+        """Bytes of a file system with a work directory."""
+        return self.memory // 2 + self.budget.placed
 
     def settings(self) -> frames.Settings:
         """What the runner has to know of it."""
         return frames.Settings(
             uid=self.uid,
+            grader_uid=self.grader_uid,
             nofile=self.nofile,
-            fsize=self.box,
             stack=self.stack,
-            artifact=self.memory // 8,
+            box=self.box,
+            inodes=INODES + 2 * self.budget.entries,
         )
 
     def config(self) -> dict[str, Any]:
         """The body of the engine API's "create a container"."""
-        memory = self.memory + self.files + RUNNER_MEMORY + self.buffers
+        budget = self.budget
+        memory = self.memory + budget.kept + budget.copies + RUNNER_MEMORY
+        memory += budget.cells * CELL_MEMORY + max(0, 2 * budget.passing - RUNNER_BUFFERS)
+        if self.walls is not Walls.NAMESPACES:
+            memory += DISTANCE
+        processes = budget.processes + budget.cells * CELL_PROCESSES + RUNNER_PROCESSES
         return {
             "Image": self.image,
             "Entrypoint": list(RUNNER),
             "Cmd": [],
             "Env": ["PATH=/usr/bin:/bin", "LANG=C.UTF-8"],
-            "User": "0:0",
             "WorkingDir": "/",
             "Hostname": "sandbox",
             "Labels": dict(self.labels or {}),
@@ -111,41 +146,64 @@ class ContainerSpec:
             "StdinOnce": True,
             "Tty": False,
             "NetworkDisabled": True,
+            "User": f"{self.uid}:{self.uid}" if self.walls is Walls.NAMESPACES else "0:0",
             "HostConfig": {
                 "NetworkMode": "none",
                 "CapDrop": ["ALL"],
-                "CapAdd": ["SETUID", "SETGID", "KILL", "CHOWN"],
-                "SecurityOpt": ["no-new-privileges", f"seccomp={seccomp.profile()}"],
                 "Privileged": False,
                 "ReadonlyRootfs": True,
-                # Together below the class: files alone never take the runner's own memory.
-                "Tmpfs": {
-                    "/box": _tmpfs(self.box, 16384 + 2 * self.file_count, "exec,mode=711"),
-                    "/tmp": _tmpfs(self.memory // 4, 4096, "noexec,mode=1777"),  # noqa: S108
-                    "/dev/shm": _tmpfs(self.memory // 8, 1024, "noexec,mode=1777"),  # noqa: S108
-                },
                 "IpcMode": "private",
                 "CgroupnsMode": "private",
-                "Sysctls": {
-                    "kernel.shmall": str(self.memory // 16 // 4096),
-                    "kernel.shm_rmid_forced": "1",
-                    "kernel.msgmni": "16",
-                },
                 "Memory": memory,
                 "MemorySwap": memory,
-                "PidsLimit": max(self.processes + 1, PROCESSES_MIN),
+                "PidsLimit": max(processes, PROCESSES_MIN),
                 # A tenth of a core for the runner, or a program on all of it would be throttled.
                 # In small portions: while there is none left the runner sees nothing either.
                 "CpuPeriod": CPU_PERIOD,
                 "CpuQuota": int((self.cpus + 0.1) * CPU_PERIOD),
                 "Ulimits": [
                     {"Name": "core", "Soft": 0, "Hard": 1},  # 1: see the runner
-                    {"Name": "nofile", "Soft": self.nofile, "Hard": self.nofile},
+                    {"Name": "nofile", "Soft": NOFILE, "Hard": NOFILE},
                 ],
                 "LogConfig": {"Type": "none"},
                 "Init": False,
                 "AutoRemove": False,
                 "RestartPolicy": {"Name": "no"},
+                **(self._nested() if self.walls is Walls.NAMESPACES else self._apart()),
+            },
+        }
+
+    def _nested(self) -> dict[str, Any]:
+        """What lets an ordinary user make namespaces, and gives it room for what it keeps."""
+        options = f"exec,mode=700,uid={self.uid},gid={self.uid}"
+        return {
+            "SecurityOpt": [
+                "no-new-privileges",
+                f"seccomp={seccomp.profile(namespaces=True)}",
+                *(["apparmor=unconfined"] if self.unconfined else []),
+            ],
+            "Tmpfs": {"/box": _tmpfs(self.budget.kept + MIB, 1024 + self.budget.files, options)},
+            "ShmSize": PAGE,  # each program has one of its own
+        }
+
+    def _apart(self) -> dict[str, Any]:
+        """What lets uid 0 start programs as others, who share file systems that are wiped."""
+        budget = self.budget
+        box = self.memory // 2 + budget.copies + budget.kept
+        inodes = INODES + 2 * budget.files + 2 * budget.cells * budget.entries
+        return {
+            "CapAdd": ["SETUID", "SETGID", "KILL", "CHOWN"],
+            "SecurityOpt": ["no-new-privileges", f"seccomp={seccomp.profile(namespaces=False)}"],
+            # Together below the class: files alone never take the runner's own memory.
+            "Tmpfs": {
+                "/box": _tmpfs(box, inodes, "exec,mode=711"),
+                "/tmp": _tmpfs(self.memory // 4, 4096, "noexec,mode=1777"),  # noqa: S108
+                "/dev/shm": _tmpfs(self.memory // 8, 1024, "noexec,mode=1777"),  # noqa: S108
+            },
+            "Sysctls": {
+                "kernel.shmall": str(self.memory // 16 // PAGE),
+                "kernel.shm_rmid_forced": "1",
+                "kernel.msgmni": "16",
             },
         }
 
@@ -158,12 +216,21 @@ class Container:
     """A container that runs one request; use it as an async context manager.
 
     It is always removed. When that fails, the wrapper remembers it for `remove_leftovers`.
+
+    request: one that `request_check.check` has passed.
+
+    Raises:
+        RequestError: the request is too long.
     """
 
-    def __init__(self, wrapper: DockerWrapper, spec: ContainerSpec) -> None:
+    def __init__(
+        self, wrapper: DockerWrapper, spec: ContainerSpec, request: ExecutionRequest
+    ) -> None:
         self.spec = spec
         self.id = ""
         self._wrapper = wrapper
+        self._request = request
+        self._pieces = frames.pack_request(request, spec.settings())
         self._attachment: Attachment | None = None
         self._stderr = b""
 
@@ -204,56 +271,59 @@ class Container:
             await asyncio.wait([removal])
             raise
 
-    async def execute(
-        self, request: ExecutionRequest, on_progress: Progress | None = None
-    ) -> ExecutionReport:
-        """Run a request that `frames.check_request` has passed; return what became of it.
+    async def execute(self, on_progress: Progress | None = None) -> ExecutionReport:
+        """Run the request and return what became of it.
 
         Raises:
+            NoWalls: its walls cannot be built here; nothing was run.
             SandboxLost: the container or the engine went away, or the runner fell silent or gave
-                up. Nothing is known of processes that were not reported.
+                up. Nothing is known of stages that were not reported.
             SandboxError: the image's runner is not of our version.
         """
         assert self._attachment is not None
-        pieces = frames.pack_request(request, self.spec.settings())
-        sending = asyncio.ensure_future(_send(self._attachment.writer, pieces))
+        sending = asyncio.ensure_future(_send(self._attachment.writer, self._pieces))
         try:
-            return await self._listen(request, on_progress or (lambda ended, total: None))
+            return await self._listen(on_progress or (lambda ended, total: None))
         except (ProtocolError, _GaveUp, EOFError, OSError) as error:
             raise await self._explain(error) from error
         finally:
             sending.cancel()
             await asyncio.wait([sending])
 
-    async def _listen(self, request: ExecutionRequest, on_progress: Progress) -> ExecutionReport:
-        processes = request.processes
-        longest = max(process.limits.output for process in processes)
-        reports: list[ProcessReport] = []
-        async with contextlib.aclosing(self._frames(max_body=2 * longest)) as incoming:
-            hello = (await _next(incoming, frames.Hello, START_DEADLINE)).header
-            assert isinstance(hello, frames.Hello)
-            if hello.runner != frames.RUNNER_VERSION:
-                raise SandboxError(
-                    f"the image {self.spec.image} has runner {hello.runner}, not"
-                    f" {frames.RUNNER_VERSION}: build the images again"
-                )
-            on_progress(0, len(processes))
-            for index, process in enumerate(processes):
-                await _next(incoming, frames.Started, MARGIN, index)
-                frame = await _next(incoming, frames.Report, process.limits.real + MARGIN, index)
-                reports.append(frames.read_report(frame, process))
-                on_progress(len(reports), len(processes))
-                if request.compile is process and not reports[-1].ok:
-                    break
+    async def _listen(self, on_progress: Progress) -> ExecutionReport:
+        request = self._request
+        sizes = {file.name: len(file.content) for file in request.files}
+        cases: list[CaseReport] = []
+        async with contextlib.aclosing(self._frames(self.spec.budget.body)) as incoming:
+            hello = await self._greeting(incoming)
+            on_progress(0, len(request.cases))
+            prepare = await _pipeline(incoming, frames.PREPARE, request.prepare, sizes)
+            if all(stage.ok for stage in prepare):
+                for number, case in enumerate(request.cases):
+                    stages = await _pipeline(incoming, number, case.stages, dict(sizes))
+                    cases.append(CaseReport(case.name, stages))
+                    on_progress(len(cases), len(request.cases))
             await _next(incoming, frames.Done, MARGIN)
         return ExecutionReport(
-            compile=reports.pop(0) if request.compile else None,
-            cases=tuple(reports),
+            prepare=prepare,
+            cases=tuple(cases),
             image=self.spec.image,
             container=self.id,
-            isolation="fresh",
+            isolation=ISOLATION[self.spec.walls],
             runner=hello.runner,
         )
+
+    async def _greeting(self, incoming: AsyncGenerator[frames.Frame]) -> frames.Hello:
+        hello = (await _next(incoming, frames.Hello, START_DEADLINE)).header
+        assert isinstance(hello, frames.Hello)
+        if hello.runner != frames.RUNNER_VERSION:
+            raise SandboxError(
+                f"the image {self.spec.image} has runner {hello.runner}, not"
+                f" {frames.RUNNER_VERSION}: build the images again"
+            )
+        if hello.walls is not self.spec.walls:
+            raise NoWalls(f"no {self.spec.walls} here: {clean_text(hello.why)[:WHY_KEPT]}")
+        return hello
 
     async def _frames(self, max_body: int) -> AsyncGenerator[frames.Frame]:
         """What the runner says, until the container ends."""
@@ -296,13 +366,32 @@ class Container:
         return True
 
 
+async def _pipeline(
+    incoming: AsyncGenerator[frames.Frame],
+    case: int,
+    stages: Sequence[Stage],
+    sizes: dict[str, int],
+) -> tuple[StageReport, ...]:
+    """Return what became of stages that follow one another; add what they leave to `sizes`."""
+    reports: list[StageReport] = []
+    for number, stage in enumerate(stages):
+        await _next(incoming, frames.Started, MARGIN, (case, number))
+        frame = await _next(incoming, frames.Report, stage.real + MARGIN, (case, number))
+        report = frames.read_report(frame, stage, sizes)
+        sizes.update((artifact.name, artifact.size) for artifact in report.artifacts)
+        reports.append(report)
+        if stage.stop is Stop.ALWAYS or not report.ok:
+            break
+    return tuple(reports)
+
+
 async def _next(
     incoming: AsyncGenerator[frames.Frame],
     kind: type[frames.Header],
     within: float,
-    index: int | None = None,
+    where: tuple[int, int] | None = None,
 ) -> frames.Frame:
-    """The next frame, which must be of this kind and about this process.
+    """The next frame, which must be of this kind and about this stage of this case.
 
     Raises:
         _GaveUp: the runner says that the container is of no more use.
@@ -319,8 +408,11 @@ async def _next(
     header = frame.header
     if isinstance(header, frames.Failed):
         raise _GaveUp(header.message)
-    if not isinstance(header, kind) or getattr(header, "index", None) != index:
-        raise MalformedPacket(f"the runner said {header}, not {kind.__name__} {index}")
+    said = (header.case, header.stage) if isinstance(header, STAGED) else None
+    if not isinstance(header, kind) or said != where:
+        raise MalformedPacket(
+            f"the runner said {type(header).__name__} {said}, not {kind.__name__} {where}"
+        )
     return frame
 
 

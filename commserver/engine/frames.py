@@ -11,25 +11,54 @@ Raises:
 """
 
 import json
-import os
+import math
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 import msgspec
 
-from commserver.core.execution import ExecutionRequest, Flag, Process, ProcessReport
-from commserver.errors import MalformedPacket, PacketTooLarge
+from commserver.core.execution import (
+    Artifact,
+    ArtifactReport,
+    Descriptor,
+    ExecutionRequest,
+    Flag,
+    Pipe,
+    Process,
+    ProcessReport,
+    Resource,
+    RunReport,
+    Stage,
+    StageReport,
+    WorkFile,
+)
+from commserver.engine.budget import bounds
+from commserver.errors import MalformedPacket, PacketTooLarge, RequestError
 
-RUNNER_VERSION = "1"  # what an image's runner must say it is
+RUNNER_VERSION = "2"  # what an image's runner must say it is
 
 MAX_HEADER = 1 << 20  # bytes
-MAX_REQUEST_HEADER = 4 << 20  # bytes; this and the next are the runner's own bounds
-MAX_PATH = 1024  # bytes
+MAX_REQUEST_HEADER = 4 << 20  # bytes; the runner's own bound
+MAX_RUNS = 1000  # that one process may have asked for
 
 STDOUT, STDERR = 1, 2
 
 ALL_FLAGS = sum(Flag)
+
+PREPARE = -1  # as a case: the stages before all cases
+
+
+class Walls(StrEnum):
+    """What a runner can put between two programs."""
+
+    NAMESPACES = "namespaces"
+    """Namespaces and file systems of its own for each."""
+    UIDS = "uids"
+    """One uid for learners, one for graders, and directories that are wiped."""
+    NONE = ""
+    """Nothing: a container of the other form is needed."""
 
 
 class Cgroup(msgspec.Struct, frozen=True):
@@ -42,39 +71,73 @@ class Cgroup(msgspec.Struct, frozen=True):
 
 
 class Hello(msgspec.Struct, tag_field="frame", tag="hello", frozen=True):
-    """The runner is there; one of another version may say more."""
+    """The runner is there; one of another version may say more, or less.
+
+    why: what keeps it from building walls, if something does.
+    """
 
     runner: str
     python: str
     cgroup: Cgroup
+    walls: Walls = Walls.NONE
+    why: str = ""
 
 
 class Started(
     msgspec.Struct, tag_field="frame", tag="started", frozen=True, forbid_unknown_fields=True
 ):
-    """Process `index` of `ExecutionRequest.processes` begins."""
+    """A stage begins: number `stage` of case `case`, or of what comes before all (`PREPARE`)."""
 
-    index: int
+    case: int
+    stage: int
 
 
-class Report(
-    msgspec.Struct, tag_field="frame", tag="report", frozen=True, forbid_unknown_fields=True
-):
-    """Process `index` has ended; the body is standard output, then standard error."""
+class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A run that a process asked for."""
 
-    index: int
+    name: str
     exit: int
     cpu: float
     real: float
     memory: int
     flags: int
-    stdout: int
-    stderr: int
-    missing: tuple[int, ...]  # which of the process's artifacts, by their place in its list
+    stopped: bool
+
+
+class Ended(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A process that was started with its stage."""
+
+    exit: int
+    cpu: float
+    real: float
+    memory: int
+    flags: int
+    stopped: bool
+    ended: float
+    runs: tuple[Run, ...]
+
+
+class Left(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An artifact; `sent` bytes of the body are its content."""
+
+    size: int
+    missing: bool
+    sent: int
+
+
+class Report(
+    msgspec.Struct, tag_field="frame", tag="report", frozen=True, forbid_unknown_fields=True
+):
+    """A stage has ended: its processes and artifacts in the order of the request."""
+
+    case: int
+    stage: int
+    processes: tuple[Ended, ...]
+    artifacts: tuple[Left, ...]
 
 
 class Done(msgspec.Struct, tag_field="frame", tag="done", frozen=True, forbid_unknown_fields=True):
-    """All is done, or the compilation failed."""
+    """No further stage of the request is run."""
 
 
 class Failed(
@@ -166,140 +229,182 @@ class Demultiplexer:
             yield self._stream, piece
 
 
+# --- the request ----------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the runner is told beside the request: the learner's uid and bounds in bytes."""
+    """What the runner is told beside the request.
+
+    uid, grader_uid: whose the programs are, where uids are the walls.
+    nofile: open files of each process. stack: bytes of each thread.
+    box, inodes: what the file system of a work directory holds, bytes and files.
+    """
 
     uid: int
+    grader_uid: int
     nofile: int
-    fsize: int
     stack: int
-    artifact: int
-
-
-def check_request(request: ExecutionRequest) -> None:
-    """Return if the runner can be told this request.
-
-    Raises:
-        ValueError: it cannot, because a path leaves its folder, a file is named that is not there,
-            a text has no bytes, or there is too much of it.
-    """
-    if not request.processes:
-        raise ValueError("there is nothing to run")
-    known = _distinct([file.path for file in request.files])
-    for process in request.processes:
-        _text(process.name)
-        if not process.argv or not process.argv[0]:
-            raise ValueError(f"{process.name} has no program")
-        for argument in process.argv:
-            _text(argument)
-        if unknown := _distinct(process.files) - known:
-            raise ValueError(f"{process.name} asks for {min(unknown)!r}, which is not there")
-        artifacts = _distinct(process.artifacts)
-        if process is request.compile:
-            known |= artifacts
-    _header(request, Settings(0, 0, 0, 0, 0))
+    box: int
+    inodes: int
 
 
 def pack_request(request: ExecutionRequest, settings: Settings) -> list[bytes]:
-    """A checked request as the runner reads it, in pieces, so that no content is copied."""
-    head, size = _header(request, settings)
-    contents = [file.content for file in request.files]
-    contents += [process.stdin for process in request.processes]
-    return [struct.pack(">II", len(head), size) + head, *filter(None, contents)]
+    """Return a request as the runner reads it, in pieces, so that no content is copied.
 
+    request: one that `request_check.check` has passed.
 
-def _header(request: ExecutionRequest, settings: Settings) -> tuple[bytes, int]:
-    """The header, and the length of what follows it."""
+    Raises:
+        RequestError: it is too long to be said.
+    """
     header = {
         "frame": "request",
         "uid": settings.uid,
+        "grader_uid": settings.grader_uid,
         "nofile": settings.nofile,
-        "fsize": settings.fsize,
         "stack": settings.stack,
-        "artifact": settings.artifact,
-        "files": [{"path": file.path, "size": len(file.content)} for file in request.files],
-        "compile": _describe(request.compile) if request.compile else None,
-        "cases": [_describe(process) for process in request.cases],
+        "box": settings.box,
+        "inodes": settings.inodes,
+        "files": [{"name": file.name, "size": len(file.content)} for file in request.files],
+        "prepare": list(map(_stage, request.prepare)),
+        "cases": [
+            {"name": case.name, "stages": list(map(_stage, case.stages))} for case in request.cases
+        ],
     }
-    # The standard library's: it writes what is no UTF-8 in a file's name as an escape.
     head = json.dumps(header, separators=(",", ":")).encode()
-    size = sum(len(file.content) for file in request.files)
-    size += sum(len(process.stdin) for process in request.processes)
-    if len(head) > MAX_REQUEST_HEADER or size >= 1 << 32:
-        raise ValueError("the request is too large")
-    return head, size
+    if len(head) > MAX_REQUEST_HEADER:
+        raise RequestError([f"cases: the request is longer than {MAX_REQUEST_HEADER} bytes"])
+    contents = [file.content for file in request.files]
+    return [struct.pack(">II", len(head), sum(map(len, contents))) + head, *filter(None, contents)]
 
 
-def _describe(process: Process) -> dict[str, object]:
+def _stage(stage: Stage) -> dict[str, object]:
+    return {
+        "name": stage.name,
+        "stop": stage.stop,
+        "processes": list(map(_process, stage.processes)),
+        "pipes": list(map(_pipe, stage.pipes)),
+    }
+
+
+def _process(process: Process) -> dict[str, object]:
     return {
         "name": process.name,
+        "role": process.role,
         "argv": process.argv,
-        "files": process.files,
-        "stdin": len(process.stdin),
-        "artifacts": process.artifacts,
+        "files": [(placement.name, placement.path) for placement in process.files],
+        "env": process.environment,
         "cpu": process.limits.cpu,
         "real": process.limits.real,
         "memory": process.limits.memory,
         "output": process.limits.output,
+        "file_size": process.limits.file_size,
+        "processes": process.limits.processes,
+        "may_run": list(map(_process, process.may_run)),
     }
 
 
-def _text(text: str) -> str:
-    try:
-        if "\0" in text:
-            raise ValueError(f"{text!r} holds a zero byte")
-        os.fsencode(text)
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{text!r} has no bytes") from error
-    return text
+def _pipe(pipe: Pipe) -> dict[str, object]:
+    return {"from": _end(pipe.read), "to": _end(pipe.write)}
 
 
-def _path(path: str) -> str:
-    parts = _text(path).split("/")
-    if len(os.fsencode(path)) > MAX_PATH or any(
-        part in ("", ".", "..") or len(os.fsencode(part)) > 255 for part in parts
-    ):
-        raise ValueError(f"{path!r} is no relative, plain path")
-    return path
+def _end(end: Resource | Descriptor | WorkFile | Artifact) -> list[object]:
+    match end:
+        case Resource(name):
+            return ["resource", name]
+        case Descriptor(process, fd):
+            return ["fd", process, fd]
+        case WorkFile(process, path):
+            return ["file", process, path]
+        case Artifact(name, returned):
+            return ["artifact", name, returned]
 
 
-def _distinct(paths: Sequence[str]) -> set[str]:
-    """Paths that can all be in one folder: none twice, none a folder of another's."""
-    distinct = set(map(_path, paths))
-    if len(distinct) != len(paths):
-        raise ValueError("a path is there twice")
-    folders = {path[:end] for path in paths for end, char in enumerate(path) if char == "/"}
-    if both := distinct & folders:
-        raise ValueError(f"{min(both)!r} is a file and a folder")
-    return distinct
+# --- its reports ----------------------------------------------------------------------------------
 
 
-def read_report(frame: Frame, process: Process) -> ProcessReport:
-    """The report of one process out of a frame whose header is a `Report`.
+def read_report(frame: Frame, stage: Stage, sizes: Mapping[str, int]) -> StageReport:
+    """Return what became of a stage, out of a frame whose header is a `Report`.
+
+    sizes: as `budget.bounds` takes them.
 
     Raises:
         MalformedPacket: it says what cannot be.
     """
     report = frame.header
     assert isinstance(report, Report)
-    sizes = report.stdout, report.stderr
-    if min(sizes) < 0 or max(sizes) > process.limits.output or sum(sizes) != len(frame.body):
-        raise MalformedPacket("a report's output is not as long as it says", "stdout")
-    if report.flags & ~ALL_FLAGS or not -128 < report.exit < 256:
-        raise MalformedPacket("a report has flags or an exit code that there are not", "flags")
-    if min(report.cpu, report.real, report.memory) < 0:
-        raise MalformedPacket("a report's measures are negative", "cpu")
-    if any(not 0 <= index < len(process.artifacts) for index in report.missing):
-        raise MalformedPacket("a report misses what was not asked for", "missing")
+    if len(report.processes) != len(stage.processes):
+        raise MalformedPacket("a report is of other processes", "processes")
+    return StageReport(
+        name=stage.name,
+        processes=tuple(map(_ended, report.processes, stage.processes)),
+        artifacts=tuple(_artifacts(report.artifacts, frame.body, stage, sizes)),
+    )
+
+
+def _ended(said: Ended, process: Process) -> ProcessReport:
+    _measures(said)
+    if not (math.isfinite(said.ended) and said.ended >= 0):
+        raise MalformedPacket("a report's measures are none", "ended")
+    if len(said.runs) > MAX_RUNS:
+        raise MalformedPacket("a process cannot have asked for so many runs", "runs")
+    names = {run.name for run in process.may_run}
     return ProcessReport(
         name=process.name,
-        exit_code=report.exit,
-        cpu=report.cpu,
-        real=report.real,
-        memory=report.memory,
-        flags=Flag(report.flags),
-        stdout=frame.body[: report.stdout],
-        stderr=frame.body[report.stdout :],
-        missing=tuple(process.artifacts[index] for index in report.missing),
+        exit_code=said.exit,
+        cpu=said.cpu,
+        real=said.real,
+        memory=said.memory,
+        flags=Flag(said.flags),
+        stopped=said.stopped,
+        ended=said.ended,
+        runs=tuple(_run(run, names) for run in said.runs),
     )
+
+
+def _run(said: Run, names: set[str]) -> RunReport:
+    _measures(said)
+    if said.name not in names:
+        raise MalformedPacket("a process cannot have asked for such a run", "runs")
+    return RunReport(
+        name=said.name,
+        exit_code=said.exit,
+        cpu=said.cpu,
+        real=said.real,
+        memory=said.memory,
+        flags=Flag(said.flags),
+        stopped=said.stopped,
+    )
+
+
+def _measures(said: Run | Ended) -> None:
+    if said.flags & ~ALL_FLAGS or not -128 < said.exit < 256:
+        raise MalformedPacket("a report has flags or an exit code that there are not", "flags")
+    if not all(math.isfinite(number) and number >= 0 for number in (said.cpu, said.real)):
+        raise MalformedPacket("a report's measures are none", "cpu")
+    if said.memory < 0:
+        raise MalformedPacket("a report's measures are none", "memory")
+
+
+def _artifacts(
+    said: Sequence[Left], body: bytes, stage: Stage, sizes: Mapping[str, int]
+) -> Iterator[ArtifactReport]:
+    bounded = bounds(stage, sizes)
+    if len(said) != len(bounded):
+        raise MalformedPacket("a report is of other artifacts", "artifacts")
+    if sum(left.sent for left in said) != len(body) or any(left.sent < 0 for left in said):
+        raise MalformedPacket("a report's artifacts are not as long as it says", "sent")
+    start = 0
+    left_by = [pipe for pipe in stage.pipes if isinstance(pipe.write, Artifact)]
+    for left, pipe, artifact in zip(said, left_by, stage.artifacts, strict=True):
+        if not 0 <= left.size <= bounded[artifact.name]:
+            raise MalformedPacket("an artifact is longer than it can be", "size")
+        if left.sent != (left.size if artifact.returned else 0):
+            raise MalformedPacket("an artifact is not sent as was asked", "sent")
+        if left.missing and (left.size or not isinstance(pipe.read, WorkFile)):
+            raise MalformedPacket("an artifact is missing that cannot be", "missing")
+        content = body[start : start + left.sent] if artifact.returned else None
+        start += left.sent
+        yield ArtifactReport(
+            artifact.name, left.size, None if left.missing else content, left.missing
+        )

@@ -1,9 +1,10 @@
 """The images that containers are made of: built from `images/<name>/Dockerfile`, never pulled.
 
 Every image stands on `commserver/base`: Debian with Python whole, which the runner needs. Each gets
-the runner as its last layer, so that a new runner costs a second and no package is installed again.
+our programs as its last layer, the runner and what starts teachers' programs: a new one costs a
+second and no package is installed again.
 
-An image carries the hash of all it was made from (its folder, the runner, the image below) in the
+An image carries the hash of all it was made from (its folder, our programs, the image below) in the
 label `commserver.context`; what has not changed is not built again.
 """
 
@@ -26,16 +27,18 @@ from commserver.errors import ImageMissing, SandboxError
 REPOSITORY = "commserver"
 CONTEXT, ROOT = "commserver.context", "commserver.root"
 
-RUNNER_FILE = Path(__file__).with_name("runner") / "runner.py"
+RUNNER_FOLDER = Path(__file__).with_name("runner")
+CONTEXT_FOLDER = "commserver-runner"  # its place beside a Dockerfile
 
-# As the last layer of every image. Python's own check of the compiled file against its source is
-# left out: nobody can write there.
-RUNNER_LAYER = """
+# As the last layer of every image. Each compiled file lies beside its source; Python's own check of
+# the one against the other is left out: nobody can write there.
+RUNNER_LAYER = f"""
 USER 0:0
-COPY runner.py /opt/commserver/runner.py
-RUN ["python3", "-I", "-c", "import py_compile as p; p.compile('/opt/commserver/runner.py', \
-'/opt/commserver/runner.pyc', doraise=True, \
-invalidation_mode=p.PycInvalidationMode.UNCHECKED_HASH)"]
+COPY {CONTEXT_FOLDER}/ /opt/commserver/
+RUN ["python3", "-I", "-c", "import pathlib, py_compile as p; \
+[p.compile(str(f), str(f) + 'c', doraise=True, \
+invalidation_mode=p.PycInvalidationMode.UNCHECKED_HASH) \
+for f in pathlib.Path('/opt/commserver').rglob('*.py')]"]
 """
 
 DEBIAN = ("debian", "bookworm-slim")
@@ -257,7 +260,10 @@ def pack_context(folder: Path, dockerfile: str, *, with_runner: bool) -> bytes:
     }
     contents["Dockerfile"] = dockerfile.encode()
     if with_runner:
-        contents["runner.py"] = RUNNER_FILE.read_bytes()
+        for path in RUNNER_FOLDER.rglob("*.py"):
+            if path.name != "__init__.py":
+                name = path.relative_to(RUNNER_FOLDER).as_posix()
+                contents[f"{CONTEXT_FOLDER}/{name}"] = path.read_bytes()
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for name, content in sorted(contents.items()):

@@ -1,4 +1,6 @@
-"""The program that goes into every container; nothing here is imported by commserver itself.
+"""The programs that go into every container; nothing here is imported by commserver itself.
 
-`runner.py` is copied into each image (see `commserver.engine.images`) and is PID 1 there.
+They are copied into each image (see `commserver.engine.images`). `runner.py` is PID 1 there. In the
+places that it makes, `launcher.py` starts teachers' Python programs, which find `grader.py` and
+the stand-in for `subprocess`; `call.py` calls a function of a student's.
 """

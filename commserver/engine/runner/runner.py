@@ -1,52 +1,59 @@
-"""PID 1 of a container: runs what it is asked to under another uid, measures it and reports.
+"""PID 1 of a container: runs what it is asked to behind walls, measures it and reports.
 
 It is started as ``python3 -I -S`` on this one file (the standard library of Debian's Python 3.11
-and nothing else), as uid 0 with no capability but SETUID, SETGID, KILL and CHOWN. The learner's
-program gets a uid of its own and no capability: it cannot signal, trace or read this process, nor
-anything in `KEEP`, and whatever it leaves behind dies or is wiped before the next program starts.
+and nothing else). Each program gets a *cell* of its own: a process tree that sees no file, process
+or socket of another. What the walls are made of depends on how the container was started:
+
+    namespaces  as an ordinary user without capabilities: user, pid, mount, ipc, uts and net
+                namespaces and file systems of its own for each cell. They all have our kernel uid,
+                so the namespaces are the wall, never file permissions.
+    uids        as uid 0 with SETUID, SETGID, KILL and CHOWN, where the host forbids the above: a
+                uid of its own for each cell, and directories that are wiped.
 
 Frames go over standard input and output: two big-endian 32-bit lengths, a header in JSON, and a
 body of raw bytes to which the header refers by lengths.
 
-    out  hello    runner, python, cgroup {version, cpu, memory, kills}
-    in   request  uid, nofile, fsize, stack, artifact, files [{path, size}], compile, cases
-                  body: the files, then each process's standard input, in order
-    out  started  index                  a process begins (0 is the compilation, if there is one)
-    out  report   index, exit, cpu, real, memory, flags, stdout, stderr, missing
-                  body: standard output, then standard error
-    out  done
+    out  hello    runner, python, cgroup {version, cpu, memory, kills}, walls, why
+    in   request  uid, grader_uid, nofile, stack, box, inodes, files [{name, size}], prepare, cases
+                  body: the files, in order
+    out  started  case, stage            a stage begins (case -1: of `prepare`)
+    out  report   case, stage, processes, artifacts
+                  body: the returned artifacts, in order
+    out  done                            then the next request may come
     out  error    message                this container is of no more use
 
-A process: name, argv, files, stdin, artifacts, cpu, real, memory, output. Times are seconds, sizes
-bytes. The body of the request is read only as far as it is needed: the inputs of a hundred cases
-never lie in memory at once.
+`Stage`, `Process` and `Pipe` below say what a request holds. Times are seconds, sizes bytes.
 
-What is not limited here: the number of processes, by the container's pids cgroup (the learner's
-and this one); RLIMIT_NPROC would count the uid on the whole host.
+A process that may ask for runs does so over a socket on descriptor 3, in messages of the same
+form; `Control` has them.
 """
 
 # Every import costs start-up time, which every container pays: `json` would bring `re` (6 ms of
-# 20), `signal` would bring `enum` (5 ms), and so would `typing`. Hence the C half of `json`,
-# signals by number, and annotations of builtins only.
+# 20), `signal` and `socket` would bring `enum` (5 ms), and so would `typing`. Hence the C halves of
+# `json` and `socket`, signals by number, and annotations of builtins only.
+# Private to CPython: what `json`, `socket` and `collections.abc` themselves use.
+import _socket
 import ctypes
 import errno
+import fcntl
+import gc
 import os
 import resource
 import select
 import struct
 import sys
 import time
-
-# Private to CPython: what `json` itself calls.
+from _collections_abc import Callable
 from _json import encode_basestring_ascii, make_scanner
 
-VERSION = "1"
+VERSION = "2"
 
 BOX = "/box"
 KEEP = "/box/keep"  # the request's files and the artifacts: mode 0700, ours
-WORK = "/box/work"  # what the learner's program may write, made anew for each
-SHARED = ("/tmp", "/dev/shm")  # noqa: S108 -- the container's own, wiped between programs
+WORK = "/box/work"  # what a program may write, made anew for each
+SHARED = ("/tmp", "/dev/shm")  # noqa: S108 -- where programs expect to write besides
 QUEUES = "/dev/mqueue"
+HOSTS = "/etc/hosts"
 
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -57,20 +64,53 @@ ENVIRONMENT = {
 
 MAX_HEADER = 4 << 20  # bytes
 MAX_PATH = 1024  # bytes
+MAX_FD = 255
+MAX_ASK = 1 << 20  # bytes of the header of what is asked for
+MAX_TOLD = 64 << 20  # bytes of what a run that is asked for is told
+MAX_RUNS = 1000  # that one process may ask for
 CHUNK = 1 << 16  # bytes a read or write
+PAGE = 4096  # bytes
+OURS = 4 << 20  # bytes that our own processes may use for each cell
+KERNEL_FREE = 16 << 20  # bytes of the kernel's own that nobody answers for
 SAMPLE = 0.010  # seconds between two looks at cpu and memory
 NEAR = 0.002  # seconds between them once half of the memory is used: the rest goes fast
+BUSY = 10  # a look may take one in so many parts of the time between two
 # Together below the patience of the host between two frames.
-START_TIMEOUT = 5.0  # seconds from fork to exec; nothing of the learner's runs before
-WIPE_TIMEOUT = 5.0  # seconds to remove what one program left
+START_TIMEOUT = 5.0  # seconds until a cell is ready; nothing of anybody else's runs in it before
+WIPE_TIMEOUT = 5.0  # seconds to end and remove what one program left
 MAX_BURIALS = 1000  # at once, so that no storm of dying orphans keeps us from looking at the clock
+GRACE = 1.1  # times its cpu limit, then a program is ended
 
 CPU, MEMORY, REAL, SECURITY, OUTPUT = 1, 2, 4, 8, 16  # `Flag` of commserver.core.execution
 
-SIGKILL, SIGXFSZ, SIGSYS = 9, 25, 31
-RT_SIGACTION = {"x86_64": 13, "aarch64": 134}  # the number of the system call
-PR_SET_DUMPABLE = 4
+CONTROL_FD, RESULT_FD, INPUT_FD = 3, 3, 4  # of commserver.core.execution
+
+# Between the uids of cells of one role that live at once. The host has 1000 slots, each with two
+# uids that are 1000 apart: those of the other role and of other slots are never met.
+UID_STEP = 2000
+
+SIGKILL, SIGPIPE, SIGXFSZ, SIGSYS = 9, 13, 25, 31
 NOT_EXECUTABLE, NOT_FOUND = 126, 127  # exit codes, as a shell's
+NICE = {"learner": 10, "grader": 5}  # count only inside this container: the runner comes first
+# Whom the kernel kills first when memory runs out: learners' programs before graders, and those
+# before us.
+OOM_SCORE = {"learner": b"1000", "grader": b"500"}
+
+PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP = 4, 22, 24
+PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
+SECCOMP_MODE_FILTER = 2
+CAPABILITY_VERSION = 0x20080522
+CAP_CHOWN, CAP_KILL, CAP_SETGID, CAP_SETUID = 0, 5, 6, 7
+
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
+CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
+NEW_NAMESPACES = (
+    CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET
+)
+CLONE_NEW = 0x7E020000  # these and the cgroup namespace
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
+MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 32, 4096, 16384, 1 << 18
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -80,11 +120,23 @@ class BrokenRequest(Exception):
 
 
 class Failure(Exception):
-    """The container cannot do what was asked; no fault of the learner's program."""
+    """The container cannot do what was asked; no fault of anybody's program."""
 
 
 class HostGone(Exception):
     """Nobody is left at the other end of standard input."""
+
+
+def check(result: int, what: str) -> None:
+    """Raise what a call of the C library failed with."""
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def prctl(option: int, value: int = 0) -> int:
+    """Call it. It is variadic: what is not a full word long would leave rubbish above."""
+    return int(libc.prctl(option, ctypes.c_ulong(value), *(ctypes.c_ulong(0),) * 3))
 
 
 # --- frames -------------------------------------------------------------------------------------
@@ -139,14 +191,16 @@ def from_json(data: bytes) -> dict[str, object]:
     return value
 
 
-def send(header: dict[str, object], *bodies: bytes | bytearray) -> None:
-    """Write one frame to whoever holds the other end."""
+def pack(header: dict[str, object], *bodies: bytes, more: int = 0) -> bytes:
+    """One frame; `more` is how many bytes of its body follow it."""
     head = to_json(header).encode()
-    size = sum(map(len, bodies))
-    for part in (struct.pack(">II", len(head), size) + head, *bodies):
-        view = memoryview(part)
-        while view:
-            view = view[os.write(1, view) :]
+    size = sum(map(len, bodies)) + more
+    return b"".join((struct.pack(">II", len(head), size), head, *bodies))
+
+
+def send(header: dict[str, object], *, more: int = 0) -> None:
+    """Write one frame, or its beginning, to whoever holds the other end."""
+    write_all(1, pack(header, more=more))
 
 
 def receive(size: int) -> bytes:
@@ -175,10 +229,13 @@ def take_int(where: dict[str, object], key: str) -> int:
     return value
 
 
+DAY = 86400.0  # seconds
+
+
 def take_seconds(where: dict[str, object], key: str) -> float:
     """A positive number of seconds, below a day."""
     value = where.get(key)
-    if (type(value) is not int and type(value) is not float) or not 0 < value <= 86400:
+    if (type(value) is not int and type(value) is not float) or not 0 < value <= DAY:
         raise BrokenRequest(f"{key} is not a time")
     return float(value)
 
@@ -213,615 +270,368 @@ def take_path(value: object) -> str:
     return path
 
 
-class Task:
-    """One program to run, as the request has it."""
+class End:
+    """One end of a pipe.
 
-    __slots__ = ("argv", "artifacts", "cpu", "files", "memory", "name", "output", "real", "stdin")
+    kind "resource": the file or artifact `name` · "fd": descriptor `fd` of the process `name` ·
+    "file": what the process `name` leaves at `path` · "artifact": `name`, sent back if `returned`.
+    """
+
+    __slots__ = ("fd", "kind", "name", "path", "returned")
 
     def __init__(self, value: object) -> None:
+        if type(value) is not list or len(value) < 2:
+            raise BrokenRequest("an end of a pipe is none")
+        self.kind = take_text(value[0], "an end of a pipe")
+        self.name = take_text(value[1], "a name")
+        self.fd = -1
+        self.path = ""
+        self.returned = False
+        rest = value[2:]
+        if self.kind == "fd" and len(rest) == 1:
+            if type(rest[0]) is not int or not 0 <= rest[0] <= MAX_FD:
+                raise BrokenRequest("a descriptor is none")
+            self.fd = rest[0]
+        elif self.kind == "file" and len(rest) == 1:
+            self.path = take_path(rest[0])
+        elif self.kind == "artifact" and len(rest) == 1 and type(rest[0]) is bool:
+            self.returned = rest[0]
+        elif self.kind != "resource" or rest:
+            raise BrokenRequest("an end of a pipe is none")
+
+
+FLOWS = (
+    ("resource", "fd"),
+    ("resource", "artifact"),
+    ("fd", "fd"),
+    ("fd", "artifact"),
+    ("file", "artifact"),
+)
+
+
+class Process:
+    """One program to run: name, role, argv, files [[name, path]], env [[key, value]], limits.
+
+    The limits are cpu, real, memory, output, file_size, processes. may_run: what it can ask to be
+    run, by name; they have the same form.
+    """
+
+    __slots__ = (
+        "argv",
+        "cpu",
+        "env",
+        "file_size",
+        "files",
+        "may_run",
+        "memory",
+        "name",
+        "output",
+        "processes",
+        "real",
+        "role",
+    )
+
+    def __init__(self, value: object, known: set[str], *, asked_for: bool = False) -> None:
+        """known: names of files that there are by then."""
         if type(value) is not dict:
             raise BrokenRequest("a process is no object")
         self.name = take_text(value.get("name"), "a name")
+        self.role = take_text(value.get("role"), "a role")
+        if self.role not in NICE:
+            raise BrokenRequest(f"{self.name} has no role")
         self.argv = [take_text(item, "an argument") for item in take_list(value, "argv")]
-        self.files = [take_path(item) for item in take_list(value, "files")]
-        self.artifacts = [take_path(item) for item in take_list(value, "artifacts")]
-        self.stdin = take_int(value, "stdin")
+        if not self.argv or not self.argv[0]:
+            raise BrokenRequest(f"{self.name} has no program")
+        self.files = take_files(value, known)
+        self.env = take_env(value)
         self.cpu = take_seconds(value, "cpu")
         self.real = take_seconds(value, "real")
         self.memory = take_int(value, "memory")
         self.output = take_int(value, "output")
-        if not self.argv or not self.argv[0]:
-            raise BrokenRequest(f"{self.name} has no program")
+        self.file_size = take_int(value, "file_size")
+        self.processes = take_int(value, "processes")
+        runs = [Process(item, known, asked_for=True) for item in take_list(value, "may_run")]
+        self.may_run = {run.name: run for run in runs}
+        if len(runs) != len(self.may_run) or (runs and asked_for):
+            raise BrokenRequest(f"{self.name} cannot ask for such runs")
+
+    def asked(self, arguments: list[str], real: float) -> "Process":
+        """The same program with more arguments, and perhaps less time."""
+        changed = object.__new__(Process)
+        for name in Process.__slots__:
+            setattr(changed, name, getattr(self, name))
+        changed.argv = [*self.argv, *arguments]
+        changed.real = min(self.real, real)
+        return changed
+
+
+def take_files(where: dict[str, object], known: set[str]) -> list[tuple[str, str]]:
+    """Names and the paths they are put at; folders are made for them."""
+    files: dict[str, str] = {}
+    for item in take_list(where, "files"):
+        if type(item) is not list or len(item) != 2 or item[0] not in known:
+            raise BrokenRequest("a file is put somewhere that is not there")
+        path = take_path(item[1])
+        if path in files:
+            raise BrokenRequest("two files are put at one place")
+        files[path] = item[0]
+    for path in files:
+        parts = path.split("/")
+        if any("/".join(parts[:depth]) in files for depth in range(1, len(parts))):
+            raise BrokenRequest("a file lies where a folder must")
+    return [(name, path) for path, name in files.items()]
+
+
+def take_env(where: dict[str, object]) -> dict[str, str]:
+    """Variables beside our own."""
+    env = {}
+    for item in take_list(where, "env"):
+        if type(item) is not list or len(item) != 2:
+            raise BrokenRequest("a variable is no pair")
+        key, value = take_text(item[0], "a variable"), take_text(item[1], "a variable")
+        if not key or "=" in key:
+            raise BrokenRequest("a variable has no name")
+        env[key] = value
+    return env
+
+
+class Stage:
+    """Processes that run at once, and the pipes between them: name, stop, processes, pipes."""
+
+    __slots__ = ("artifacts", "name", "pipes", "processes", "stop")
+
+    def __init__(self, value: object, known: set[str]) -> None:
+        """known: what can be read; the stage's artifacts are added."""
+        if type(value) is not dict:
+            raise BrokenRequest("a stage is no object")
+        self.name = take_text(value.get("name"), "a name")
+        self.stop = take_text(value.get("stop"), "a stop")
+        if self.stop not in ("on_failure", "always"):
+            raise BrokenRequest(f"{self.name} stops after nothing")
+        processes = [Process(item, known) for item in take_list(value, "processes")]
+        self.processes = {process.name: process for process in processes}
+        if len(processes) != len(self.processes):
+            raise BrokenRequest(f"{self.name} has two processes of one name")
+        self.pipes: list[tuple[End, End]] = []
+        self.artifacts: list[End] = []
+        taken = {(p.name, CONTROL_FD) for p in processes if p.may_run}
+        for item in take_list(value, "pipes"):
+            if type(item) is not dict:
+                raise BrokenRequest("a pipe is no object")
+            source, target = End(item.get("from")), End(item.get("to"))
+            if (source.kind, target.kind) not in FLOWS:
+                raise BrokenRequest("a pipe does not lead that way")
+            if source.kind == "resource" and source.name not in known:
+                raise BrokenRequest("a pipe begins at nothing")
+            for end in (source, target):
+                if end.kind in ("fd", "file") and end.name not in self.processes:
+                    raise BrokenRequest("a pipe has an end at no process")
+                if end.kind == "fd" and (end.name, end.fd) in taken:
+                    raise BrokenRequest("a descriptor has two pipes")
+                if end.kind == "fd":
+                    taken.add((end.name, end.fd))
+            self.pipes.append((source, target))
+            if target.kind == "artifact":
+                if target.name in known or any(a.name == target.name for a in self.artifacts):
+                    raise BrokenRequest("an artifact has a name that is taken")
+                self.artifacts.append(target)
+        known.update(artifact.name for artifact in self.artifacts)
 
 
 class Request:
-    """What this container is to do."""
+    """What this container is to do.
 
-    __slots__ = ("artifact", "compile", "files", "fsize", "nofile", "stack", "tasks", "uid")
+    uid, grader_uid: whose programs are, where uids are the walls. nofile, stack: limits of every
+    process. box, inodes: bytes and files that a work directory holds.
+    """
+
+    __slots__ = (
+        "box",
+        "cases",
+        "files",
+        "grader_uid",
+        "inodes",
+        "nofile",
+        "prepare",
+        "stack",
+        "uid",
+    )
 
     def __init__(self, header: dict[str, object], body: int) -> None:
         if header.get("frame") != "request":
             raise BrokenRequest("this is no request")
         self.uid = take_int(header, "uid")
+        self.grader_uid = take_int(header, "grader_uid")
         self.nofile = take_int(header, "nofile")
-        self.fsize = take_int(header, "fsize")
         self.stack = take_int(header, "stack")
-        self.artifact = take_int(header, "artifact")
-        self.files: list[tuple[str, int]] = []
+        self.box = take_int(header, "box")
+        self.inodes = take_int(header, "inodes")
+        if not (0 < self.uid < 1 << 30 and 0 < self.grader_uid < 1 << 30):
+            raise BrokenRequest("a uid is ours or nobody's")
+        if (self.grader_uid - self.uid) % UID_STEP == 0:
+            raise BrokenRequest("learners and graders would have one uid")
+        self.files: dict[str, int] = {}
         for item in take_list(header, "files"):
             if type(item) is not dict:
                 raise BrokenRequest("a file is no object")
-            self.files.append((take_path(item.get("path")), take_int(item, "size")))
-        self.tasks = [Task(item) for item in take_list(header, "cases")]
-        self.compile = header.get("compile") is not None
-        if self.compile:
-            self.tasks.insert(0, Task(header["compile"]))
-        if not 0 < self.uid < 1 << 31:
-            raise BrokenRequest("the learner's uid is not theirs")
-        promised = sum(size for _, size in self.files) + sum(task.stdin for task in self.tasks)
+            name = take_text(item.get("name"), "a name")
+            if name in self.files:
+                raise BrokenRequest("two files have one name")
+            self.files[name] = take_int(item, "size")
+        known = set(self.files)
+        self.prepare = [Stage(item, known) for item in take_list(header, "prepare")]
+        self.cases: list[list[Stage]] = []
+        for item in take_list(header, "cases"):
+            if type(item) is not dict:
+                raise BrokenRequest("a case is no object")
+            of_case = set(known)
+            self.cases.append([Stage(stage, of_case) for stage in take_list(item, "stages")])
+        promised = sum(self.files.values())
         if promised != body:
             raise BrokenRequest(f"{body} bytes follow, the header speaks of {promised}")
 
 
-def read_request() -> Request:
-    """The request without its body.
+def read_request() -> Request | None:
+    """The next request without its body, None if there is none any more.
 
     Raises:
         BrokenRequest: it cannot be carried out as it stands.
-        HostGone: there is none.
+        HostGone: it ends too early.
     """
-    size, body = struct.unpack(">II", receive(8))
+    first = os.read(0, 8)
+    if not first:
+        return None
+    size, body = struct.unpack(">II", first + receive(8 - len(first)))
     if size > MAX_HEADER:
         raise BrokenRequest("the header is too long")
     return Request(from_json(receive(size)), body)
 
 
-# --- what a program uses ------------------------------------------------------------------------
+# --- what is kept between programs --------------------------------------------------------------
 
 
-def number_after(fields: list[bytes], name: bytes) -> int:
-    """The number that follows `name` in a file of names and numbers; 0 if it is not there."""
-    try:
-        return int(fields[fields.index(name) + 1])
-    except (ValueError, IndexError):
-        return 0
+def copy(source: int, target: int, size: int) -> None:
+    """Write the first `size` bytes of one file to another, at its present end."""
+    done = 0
+    while done < size:
+        count = os.sendfile(target, source, done, size - done)
+        if count == 0:
+            raise Failure("a file became shorter while it was copied")
+        done += count
 
 
-def cpu_v1(data: bytes) -> float:
-    """Seconds out of cpuacct.usage."""
-    return int(data) / 1e9
+def paged(size: int) -> int:
+    """What a file takes in memory, bytes."""
+    return -(-size // PAGE) * PAGE
 
 
-def cpu_v2(data: bytes) -> float:
-    """Seconds out of cpu.stat."""
-    return number_after(data.split(), b"usage_usec") / 1e6
+F_ADD_SEALS, F_SEAL_ALL = 1033, 0x1 | 0x2 | 0x4 | 0x8  # no seal more, shrink, grow, write
 
 
-def memory_v1(data: bytes) -> int:
-    """Anonymous memory and tmpfs out of memory.stat, cgroups below included; no page cache."""
-    fields = data.split()
-    return number_after(fields, b"total_rss") + number_after(fields, b"total_shmem")
+def sealed(source: int, size: int) -> int:
+    """A descriptor from which these bytes are read, and through which nothing can be changed.
 
-
-def memory_v2(data: bytes) -> int:
-    """The same out of the newer memory.stat, which is hierarchical by itself."""
-    fields = data.split()
-    return number_after(fields, b"anon") + number_after(fields, b"shmem")
-
-
-def kills(data: bytes) -> int:
-    """Processes that were killed for want of memory: memory.oom_control or memory.events."""
-    return number_after(data.split(), b"oom_kill")
-
-
-class Meter:
-    """Reads what this container uses, from its cgroup where that can be read, else from /proc."""
-
-    def __init__(self, root: str = "/sys/fs/cgroup") -> None:
-        self.version = 2 if os.path.exists(root + "/cgroup.controllers") else 1
-        self._cpu = self._memory = self._kills = -1
-        if self.version == 2:
-            self._cpu = self._open(root + "/cpu.stat")
-            self._memory = self._open(root + "/memory.stat")
-            self._kills = self._open(root + "/memory.events")
-        else:
-            for name in ("/cpuacct", "/cpu,cpuacct", "/cpuacct,cpu"):
-                if self._cpu < 0:
-                    self._cpu = self._open(root + name + "/cpuacct.usage")
-            self._memory = self._open(root + "/memory/memory.stat")
-            self._kills = self._open(root + "/memory/memory.oom_control")
-
-    @staticmethod
-    def _open(path: str) -> int:
-        try:
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return -1
-
-    def facts(self) -> dict[str, object]:
-        """What is read from a cgroup, for the greeting."""
-        return {
-            "version": self.version,
-            "cpu": self._cpu >= 0,
-            "memory": self._memory >= 0,
-            "kills": self._kills >= 0,
-        }
-
-    def cpu(self) -> float:
-        """Seconds used by all but this process; only differences mean something."""
-        if self._cpu < 0:
-            return proc_cpu()
-        data = os.pread(self._cpu, 8192, 0)
-        total = cpu_v1(data) if self.version == 1 else cpu_v2(data)
-        return total - time.process_time()
-
-    def memory(self) -> int:
-        """Bytes used by all, this process included; only differences mean something."""
-        if self._memory < 0:
-            return proc_memory()
-        data = os.pread(self._memory, 8192, 0)
-        return memory_v1(data) if self.version == 1 else memory_v2(data)
-
-    def kills(self) -> int:
-        """How often the kernel killed for want of memory; 0 where it does not say."""
-        return kills(os.pread(self._kills, 8192, 0)) if self._kills >= 0 else 0
-
-
-def proc_files(name: str) -> list[bytes]:
-    """/proc/*/`name` of every process but this one."""
-    found = []
-    for pid in os.listdir("/proc"):
-        if pid.isdigit() and pid != "1":
-            try:
-                with open(f"/proc/{pid}/{name}", "rb") as file:
-                    found.append(file.read())
-            except OSError:
-                continue  # it has ended meanwhile
-    return found
-
-
-def proc_cpu() -> float:
-    """Seconds used by the processes that live and the children they waited for."""
-    ticks = 0
-    for stat in proc_files("stat"):
-        # The name stands in parentheses and may hold anything: count from its end.
-        ticks += sum(map(int, stat[stat.rindex(b")") + 2 :].split()[11:15]))
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return ticks / os.sysconf("SC_CLK_TCK") + usage.ru_utime + usage.ru_stime
-
-
-def proc_memory() -> int:
-    """Bytes of the processes that live and of the tmpfs; mapped tmpfs counts twice."""
-    kib = 0
-    for status in proc_files("status"):
-        fields = status.split()
-        kib += number_after(fields, b"RssAnon:") + number_after(fields, b"RssShmem:")
-    files = 0
-    for path in (BOX, *SHARED):
-        room = os.statvfs(path)
-        files += (room.f_blocks - room.f_bfree) * room.f_frsize
-    return kib * 1024 + files
-
-
-# --- one program --------------------------------------------------------------------------------
-
-
-def candidates(program: str) -> list[str]:
-    """Where a program may be: as it stands if it has a slash, else along PATH."""
-    if "/" in program:
-        return [program]
-    return [f"{folder}/{program}" for folder in ENVIRONMENT["PATH"].split(":")]
-
-
-def become_learner(request: Request, fds: tuple[int, int, int]) -> None:
-    """Turn this child into a process of the learner's; the order matters."""
-    os.setsid()
-    for number, fd in enumerate(fds):
-        os.dup2(fd, number)
-    # Both need uid 0: our files in /proc are root's, because we are not dumpable.
-    with open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
-        file.write(b"1000")
-    os.nice(10)  # counts only inside this container: the runner comes first
-    for what, wanted in (
-        (resource.RLIMIT_CORE, core_limit()),
-        (resource.RLIMIT_NOFILE, request.nofile),
-        (resource.RLIMIT_FSIZE, request.fsize),
-        (resource.RLIMIT_STACK, request.stack),
-    ):
-        hard = resource.getrlimit(what)[1]
-        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(what, (limit, limit))
-    os.setgroups([])
-    os.setresgid(request.uid, request.uid, request.uid)
-    os.setresuid(request.uid, request.uid, request.uid)
-    os.umask(0o022)
-    os.chdir(WORK)
-    default_signals()
-
-
-def default_signals() -> None:
-    """Ignore no signal: what is ignored stays so in a program that is executed.
-
-    Python ignores two, and an engine may have been started with others. The C library keeps a few
-    for itself and refuses to set them; the kernel does not.
+    Each is a file of its own: not even a mode or a time that one reader sets is seen by another.
     """
-    rt_sigaction = RT_SIGACTION.get(os.uname().machine)
-    for number in range(1, 65):
-        if libc.signal(number, None) != 0 and rt_sigaction is not None:
-            whole = ctypes.c_ulong  # variadic, as in `prepare`
-            libc.syscall(whole(rt_sigaction), whole(number), bytes(32), None, whole(8))
+    fd = unnamed()
+    copy(source, fd, size)
+    return seal(fd)
 
 
-def core_limit() -> int:
-    """The limit under which no core is dumped, bytes.
-
-    A host whose dumps go to a program calls it whatever the limit, outside of any container; only
-    one byte, which the kernel takes for a sign, keeps it from that.
-    """
-    try:
-        with open("/proc/sys/kernel/core_pattern", "rb") as file:
-            return int(file.read(1) == b"|")
-    except OSError:
-        return 0
+def unnamed() -> int:
+    """A new file in memory."""
+    return os.memfd_create("data", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
 
 
-def start(task: Task, request: Request, fds: tuple[int, int, int]) -> tuple[int, float, float]:
-    """Start the program: its pid, when it was released, and the cpu that was ours until then.
-
-    It returns once the program has been executed, or has turned out to be none.
-
-    Raises:
-        Failure: the child could not be made the learner's.
-    """
-    paths = candidates(task.argv[0])
-    heard, say = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        code = NOT_FOUND
-        try:
-            become_learner(request, fds)
-            os.write(say, b"%r %r" % (time.monotonic(), time.process_time()))
-            for path in paths:
-                try:
-                    os.execve(path, task.argv, ENVIRONMENT)  # noqa: S606 -- no shell, on purpose
-                except OSError as error:
-                    if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-                        code = NOT_EXECUTABLE
-        except BaseException as error:
-            os.write(say, f" {error!r}".encode(errors="replace"))
-        finally:
-            os._exit(code)
-    os.close(say)
-    said = b""
-    try:
-        poll = select.poll()
-        poll.register(heard, select.POLLIN)
-        # Ends when exec closes the other end; nothing of the learner's can delay it.
-        while poll.poll(START_TIMEOUT * 1000):
-            piece = os.read(heard, 1024)
-            if not piece:
-                break
-            said += piece
-    finally:
-        os.close(heard)
-    try:
-        released, used = map(float, said.split())
-    except ValueError as error:
-        reason = said.decode(errors="replace").strip() or "it said nothing"
-        raise Failure(f"a process could not be started: {reason}") from error
-    return pid, released, used
-
-
-def kill_all() -> None:
-    """Kill every process of the container but this one; never mind if there is none."""
-    try:
-        os.kill(-1, SIGKILL)
-    except ProcessLookupError:
-        return
-
-
-class Run:
-    """One program from its start until nothing of it is left."""
-
-    def __init__(self, task: Task, meter: Meter) -> None:
-        self.task = task
-        self.meter = meter
-        self.flags = 0
-        self.stdout = bytearray()
-        self.stderr = bytearray()
-        self.peak = 0
-        self.status: int | None = None  # of the direct child, once it has been reaped
-        self.reaped = 0.0  # seconds of cpu of all that were
-        self.cpu = 0.0
-        self.real = 0.0
-
-    def go(self, request: Request, stdin: bytes) -> None:
-        """Run it to its end or to its first limit, then end whatever is left of it.
-
-        Raises:
-            Failure: it could not be started.
-            HostGone: nobody waits for it any more.
-        """
-        learner_in, self._in = os.pipe()
-        self._out, learner_out = os.pipe()
-        self._err, learner_err = os.pipe()
-        self._unwritten = memoryview(stdin)
-        for fd in (self._in, self._out, self._err):
-            os.set_blocking(fd, False)
-            # Or opening /dev/stdin and /dev/stdout, which are links to these, would be denied.
-            os.fchown(fd, request.uid, request.uid)
-        self._feed()  # what fits into the pipe is there before the program is
-
-        self._memory_before = self.meter.memory()
-        self._kills_before = self.meter.kills()
-        cpu_before = self.meter.cpu()
-        fds = (learner_in, learner_out, learner_err)
-        self._pid, self._began, head_start = start(self.task, request, fds)
-        self._cpu_before = cpu_before + head_start
-        for fd in fds:
-            os.close(fd)
-        try:
-            self._watch()
-        finally:
-            self._end()
-        self.cpu = max(self.meter.cpu() - self._cpu_before, self.reaped - head_start, 0.0)
-        self._drain()
-        self._judge()
-
-    def _watch(self) -> None:
-        """Serve the pipes and sample until the child has ended or a limit is met."""
-        poll = select.poll()
-        poll.register(self._out, select.POLLIN)
-        poll.register(self._err, select.POLLIN)
-        if self._in >= 0:
-            poll.register(self._in, select.POLLOUT)
-        poll.register(0, 0)  # no event asked for: only that the host hung up
-        try:
-            pidfd = os.pidfd_open(self._pid)
-            poll.register(pidfd, select.POLLIN)
-        except OSError:  # before Linux 5.3: the next sample notices its end
-            pidfd = -1
-        deadline = self._began + self.task.real
-        pause = 0.001  # short programs are seen too: at once, then after 1, 2, 4, 8, 10 … ms
-        sample_at = self._began
-        try:
-            while self.status is None and not self.flags:
-                wait = min(sample_at, deadline) - time.monotonic()
-                for fd, event in poll.poll(max(0, int(wait * 1000) + 1)):
-                    if fd == self._out or fd == self._err:
-                        if self._read(fd):
-                            poll.unregister(fd)
-                    elif fd == self._in:
-                        self._feed()
-                        if self._in < 0:
-                            poll.unregister(fd)
-                    elif fd == pidfd:
-                        self._reap()
-                    elif event & (select.POLLHUP | select.POLLERR):
-                        raise HostGone
-                now = time.monotonic()
-                if now >= deadline and self.status is None:
-                    self.flags |= REAL
-                elif now >= sample_at:
-                    near = 2 * self._sample() >= self.task.memory
-                    pause = NEAR if near else min(2 * pause, SAMPLE)
-                    sample_at = now + pause
-        finally:
-            if pidfd >= 0:
-                os.close(pidfd)
-
-    def _feed(self) -> None:
-        """Write as much of standard input as the pipe takes; close it after the last byte."""
-        try:
-            while self._unwritten:
-                self._unwritten = self._unwritten[os.write(self._in, self._unwritten[:CHUNK]) :]
-        except BlockingIOError:
-            return
-        except BrokenPipeError:
-            pass  # the program does not want it
-        os.close(self._in)
-        self._in = -1
-
-    def _read(self, fd: int) -> bool:
-        """Take what has been written; true at its end. One byte more than allowed is too many."""
-        kept = self.stdout if fd == self._out else self.stderr
-        room = self.task.output - len(kept)
-        try:
-            data = os.read(fd, min(CHUNK, room + 1))
-        except BlockingIOError:
-            return False
-        kept += data[:room]
-        if len(data) > room:
-            self.flags |= OUTPUT
-            return True
-        return not data
-
-    def _reap(self) -> None:
-        """Bury all that have ended: orphans are ours, and the dead count as processes too."""
-        for _ in range(MAX_BURIALS):
-            try:
-                pid, status, usage = os.wait4(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            self._bury(pid, status, usage)
-
-    def _bury(self, pid: int, status: int, usage: resource.struct_rusage) -> None:
-        self.reaped += usage.ru_utime + usage.ru_stime
-        if pid == self._pid:
-            self.status = status
-            self.real = time.monotonic() - self._began
-
-    def _sample(self) -> int:
-        """Look at what is used and judge it; the memory in use now, bytes."""
-        self._reap()
-        if self.meter.cpu() - self._cpu_before > self.task.cpu:
-            self.flags |= CPU
-        now = self._weigh()
-        if self.peak >= self.task.memory or self.meter.kills() > self._kills_before:
-            self.flags |= MEMORY
-        return now
-
-    def _weigh(self) -> int:
-        ours = len(self.stdout) + len(self.stderr)
-        now = self.meter.memory() - self._memory_before - ours
-        self.peak = max(self.peak, now)
-        return now
-
-    def _end(self) -> None:
-        """Kill whatever lives beside us and wait until all of it is gone.
-
-        No race is lost to a fork bomb: a fork fails once a SIGKILL is pending for its parent, and
-        every process here is a descendant of ours, so no child left means none left.
-        """
-        self._weigh()
-        while True:
-            kill_all()
-            try:
-                self._bury(*os.wait4(-1, 0))
-            except ChildProcessError:
-                break
-
-    def _drain(self) -> None:
-        """Take what was written before the end; all writers are gone."""
-        for fd in (self._out, self._err):
-            while not self.flags & OUTPUT and not self._read(fd):
-                pass
-            os.close(fd)
-        if self._in >= 0:
-            os.close(self._in)
-
-    def _judge(self) -> None:
-        """Flags that are known only afterwards."""
-        if self.cpu > self.task.cpu:
-            self.flags |= CPU
-        if self.real > self.task.real:
-            self.flags |= REAL
-        if self.peak >= self.task.memory or self.meter.kills() > self._kills_before:
-            self.flags |= MEMORY
-        if self.exit_code == -SIGSYS:
-            self.flags |= SECURITY
-        if self.exit_code == -SIGXFSZ:  # a file above its bound
-            self.flags |= OUTPUT
-
-    @property
-    def exit_code(self) -> int:
-        """Its exit status, or minus the signal that ended it."""
-        assert self.status is not None
-        return os.waitstatus_to_exitcode(self.status)
-
-
-# --- files --------------------------------------------------------------------------------------
+def seal(fd: int) -> int:
+    """Let nobody change such a file any more; return a descriptor to read it from its start."""
+    os.fchmod(fd, 0o444)
+    fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_ALL)
+    reader = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    os.close(fd)
+    return reader
 
 
 class Store:
-    """The files that programs are given: in a folder of ours, linked into theirs."""
+    """The request's files and the artifacts: files in a folder of ours that no program sees.
 
-    def __init__(self, request: Request) -> None:
-        self._request = request
-        self._paths: dict[str, str] = {}
+    held: bytes that we took in since the request came, and that no program answers for.
+    """
+
+    def __init__(self) -> None:
+        self.held = 0
         self._count = 0
-        os.mkdir(KEEP, 0o700)
+        self._names: dict[str, tuple[int, int]] = {}  # number of the file, its size
+        self._case: list[str] = []
+        if os.path.isdir(KEEP):
+            empty(KEEP, time.monotonic() + WIPE_TIMEOUT)
+        else:
+            os.mkdir(KEEP, 0o700)
 
-    def receive(self) -> None:
-        """Take the request's files from standard input."""
-        for path, size in self._request.files:
-            fd = self._create(path)
+    def receive(self, files: dict[str, int]) -> None:
+        """Take files from standard input."""
+        for name, size in files.items():
+            number, fd = self.create()
             try:
                 left = size
                 while left:
                     left -= write_all(fd, receive(min(CHUNK, left)))
             finally:
                 os.close(fd)
+            self.keep(name, number, size)
 
-    def _create(self, path: str) -> int:
+    def create(self) -> tuple[int, int]:
+        """The number of a new file, and a descriptor to write it with."""
         self._count += 1
-        self._paths[path] = f"{KEEP}/{self._count}"
-        # 0555: read and executed by anybody, written by nobody, ourselves excepted.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(self._paths[path], flags, 0o555)
-        os.fchmod(fd, 0o555)
-        return fd
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        return self._count, os.open(f"{KEEP}/{self._count}", flags, 0o600)
 
-    def lay_out(self, task: Task) -> None:
-        """Make the work directory with the files of a task, and hand it to the learner.
+    def keep(self, name: str, number: int, size: int, *, of_case: bool = False) -> None:
+        """Know a file by its name from now on; until the case ends, if it is of one."""
+        self._names[name] = (number, size)
+        if of_case:
+            self._case.append(name)
 
-        Raises:
-            BrokenRequest: a file is unknown, or lies where a folder must.
-        """
-        uid = self._request.uid
-        os.mkdir(WORK, 0o700)
-        folders = {""}
+    def move(self, name: str, source: int, size: int, *, of_case: bool) -> None:
+        """Keep what is in a file that is used for nothing else, and close that."""
+        number, fd = self.create()
+        move(source, fd, size)
+        os.close(fd)
+        os.close(source)
+        self.keep(name, number, size, of_case=of_case)
+
+    def alias(self, name: str, of: str, *, of_case: bool) -> None:
+        """Know a file by one more name."""
+        number, size = self._names[of]
+        os.link(f"{KEEP}/{number}", f"{KEEP}/{self._count + 1}")
+        self._count += 1
+        self.keep(name, self._count, size, of_case=of_case)
+
+    def end_case(self) -> None:
+        """Forget the artifacts of a case."""
+        for name in self._case:
+            os.unlink(f"{KEEP}/{self._names.pop(name)[0]}")
+        self._case.clear()
+
+    def size(self, name: str) -> int:
+        """Bytes of a file."""
+        return self._names[name][1]
+
+    def number(self, name: str) -> int:
+        """The name it has in our folder."""
+        return self._names[name][0]
+
+    def open(self, name: str) -> int:
+        """A descriptor of ours to read it with."""
+        return os.open(f"{KEEP}/{self.number(name)}", os.O_RDONLY | os.O_CLOEXEC)
+
+    def reader(self, name: str) -> int:
+        """A descriptor for a program to read it with."""
+        fd = self.open(name)
         try:
-            for path in task.files:
-                parts = path.split("/")
-                for depth in range(1, len(parts)):
-                    folder = "/".join(parts[:depth])
-                    if folder not in folders:
-                        folders.add(folder)
-                        os.mkdir(f"{WORK}/{folder}", 0o700)
-                os.link(self._paths[path], f"{WORK}/{path}")
-        except KeyError as error:
-            raise BrokenRequest(f"{task.name} asks for a file that is not there") from error
-        except OSError as error:
-            raise BrokenRequest(f"the files of {task.name} do not fit together") from error
-        # Innermost first: what is handed over cannot be entered any more.
-        for folder in sorted(folders, reverse=True):
-            os.chown(f"{WORK}/{folder}", uid, uid, follow_symlinks=False)
-
-    def take(self, paths: list[str], keep: bool) -> list[int]:
-        """Look for artifacts in the work directory; return which of them are not there.
-
-        keep: copy them, so that later programs can be given them like the request's files.
-        Nothing of the learner's runs any more, so what is looked at does not change.
-        """
-        missing = []
-        for index, path in enumerate(paths):
-            try:
-                source = self._open_artifact(path)
-            except OSError:
-                missing.append(index)
-                continue
-            try:
-                if keep:
-                    self._copy(source, path)
-            except OSError:  # no room left
-                os.unlink(self._paths.pop(path))
-                missing.append(index)
-            finally:
-                os.close(source)
-        return missing
-
-    def _open_artifact(self, path: str) -> int:
-        *folders, name = path.split("/")
-        folder = open_folder(WORK, None)
-        try:
-            for part in folders:
-                inner = open_folder(part, folder)
-                os.close(folder)
-                folder = inner
-            found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-            if (
-                found.st_mode & 0o170000 != 0o100000
-                or found.st_nlink != 1
-                or found.st_size > self._request.artifact
-            ):
-                raise FileNotFoundError(path)
-            os.chown(name, 0, 0, dir_fd=folder, follow_symlinks=False)
-            os.chmod(name, 0o400, dir_fd=folder)
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            return os.open(name, flags, dir_fd=folder)
+            return sealed(fd, self.size(name))
         finally:
-            os.close(folder)
-
-    def _copy(self, source: int, path: str) -> None:
-        target = self._create(path)
-        try:
-            while data := os.read(source, CHUNK):
-                write_all(target, data)
-        finally:
-            os.close(target)
+            os.close(fd)
 
 
 def write_all(fd: int, data: bytes) -> int:
@@ -837,8 +647,10 @@ def open_folder(name: str, within: int | None) -> int:
     found = os.stat(name, dir_fd=within, follow_symlinks=False)
     if found.st_mode & 0o170000 != 0o040000:
         raise NotADirectoryError(name)
-    if found.st_uid != 0:
-        os.chown(name, 0, 0, dir_fd=within, follow_symlinks=False)
+    ours = os.geteuid()
+    if found.st_uid != ours:
+        os.chown(name, ours, os.getegid(), dir_fd=within, follow_symlinks=False)
+    if found.st_uid != ours or found.st_mode & 0o700 != 0o700:
         os.chmod(name, 0o700, dir_fd=within)
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     return os.open(name, flags, dir_fd=within)
@@ -886,119 +698,1995 @@ def remove_file(name: str, folder: int) -> bool:
     return False
 
 
-def wipe(uid: int) -> None:
-    """Leave nothing of the last program to the next.
+def open_artifact(root: int, path: str, limit: int) -> int:
+    """Open what a program left below one of its folders, after making it ours.
 
     Raises:
-        Failure: something is left.
+        OSError: there is no plain file of at most `limit` bytes without another name.
     """
-    deadline = time.monotonic() + WIPE_TIMEOUT
+    own(root, None, os.fstat(root).st_uid)
+    *folders, name = path.split("/")
+    folder = os.dup(root)
     try:
-        for path in (WORK, *SHARED):
-            empty(path, deadline)
-        os.rmdir(WORK)
-        for name in os.listdir(QUEUES) if os.path.isdir(QUEUES) else ():
-            os.unlink(f"{QUEUES}/{name}")
-        remove_ipc(uid)
-    except OSError as error:
-        raise Failure(f"what a program left could not be wiped: {error}") from error
+        for part in folders:
+            inner = open_folder(part, folder)
+            os.close(folder)
+            folder = inner
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        # Regular, and neither setuid nor setgid: nobody needs that, and not everybody may undo it.
+        if found.st_mode & 0o176000 != 0o100000 or found.st_nlink != 1 or found.st_size > limit:
+            raise FileNotFoundError(path)
+        own(folder, name, found.st_uid)
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        return os.open(name, flags, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def own(folder: int, name: str | None, uid: int) -> None:
+    """Make a file or folder in one, or that itself, ours to pass and to read."""
+    ours = os.geteuid()
+    if name is None:
+        if uid != ours:
+            os.fchown(folder, ours, os.getegid())
+        os.fchmod(folder, 0o700)
+        return
+    if uid != ours:
+        os.chown(name, ours, os.getegid(), dir_fd=folder, follow_symlinks=False)
+    os.chmod(name, 0o700, dir_fd=folder)
+
+
+FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
+
+
+def move(source: int, target: int, size: int) -> None:
+    """Copy a file into an empty one; what is copied goes from the first, and holes stay holes.
+
+    So it never takes twice its memory.
+    """
+    os.ftruncate(target, size)
+    whole = ctypes.c_int64
+    for start in range(0, size, CHUNK):
+        data = os.pread(source, CHUNK, start)
+        if data.count(0) != len(data):
+            os.pwrite(target, data, start)
+            libc.fallocate(
+                source, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, whole(start), whole(len(data))
+            )
+
+
+# --- what cells use -----------------------------------------------------------------------------
+
+
+def number_after(fields: list[bytes], name: bytes) -> int:
+    """The number that follows `name` in a file of names and numbers; 0 if it is not there."""
+    try:
+        return int(fields[fields.index(name) + 1])
+    except (ValueError, IndexError):
+        return 0
+
+
+def cpu_v1(data: bytes) -> float:
+    """Seconds out of cpuacct.usage."""
+    return int(data) / 1e9
+
+
+def cpu_v2(data: bytes) -> float:
+    """Seconds out of cpu.stat."""
+    return number_after(data.split(), b"usage_usec") / 1e6
+
+
+def memory_v1(data: bytes) -> int:
+    """Anonymous memory and tmpfs out of memory.stat, cgroups below included; no page cache."""
+    fields = data.split()
+    return number_after(fields, b"total_rss") + number_after(fields, b"total_shmem")
+
+
+def memory_v2(data: bytes) -> int:
+    """The same out of the newer memory.stat, which is hierarchical by itself."""
+    fields = data.split()
+    return number_after(fields, b"anon") + number_after(fields, b"shmem")
+
+
+def kernel_v2(data: bytes) -> int:
+    """Memory of the kernel's own out of it, such as what pipes and sockets hold."""
+    fields = data.split()
+    kernel = number_after(fields, b"kernel") - number_after(fields, b"slab_reclaimable")
+    return max(0, kernel) + number_after(fields, b"sock")
+
+
+def kills(data: bytes) -> int:
+    """Processes that were killed for want of memory: memory.oom_control or memory.events."""
+    return number_after(data.split(), b"oom_kill")
+
+
+class Meter:
+    """Reads what this container uses as a whole, from its cgroup where that can be read."""
+
+    def __init__(self, root: str = "/sys/fs/cgroup") -> None:
+        self.version = 2 if os.path.exists(root + "/cgroup.controllers") else 1
+        self._cpu = self._memory = self._kernel = self._kills = -1
+        if self.version == 2:
+            self._cpu = self._open(root + "/cpu.stat")
+            self._memory = self._open(root + "/memory.stat")
+            self._kills = self._open(root + "/memory.events")
+        else:
+            for name in ("/cpuacct", "/cpu,cpuacct", "/cpuacct,cpu"):
+                if self._cpu < 0:
+                    self._cpu = self._open(root + name + "/cpuacct.usage")
+            self._memory = self._open(root + "/memory/memory.stat")
+            self._kernel = self._open(root + "/memory/memory.kmem.usage_in_bytes")
+            self._kills = self._open(root + "/memory/memory.oom_control")
+
+    @staticmethod
+    def _open(path: str) -> int:
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return -1
+
+    @property
+    def whole(self) -> bool:
+        """Whether cpu and memory can be read; otherwise they are 0."""
+        return self._cpu >= 0 and self._memory >= 0
+
+    def facts(self) -> dict[str, object]:
+        """What is read from a cgroup, for the greeting."""
+        return {
+            "version": self.version,
+            "cpu": self._cpu >= 0,
+            "memory": self._memory >= 0,
+            "kills": self._kills >= 0,
+        }
+
+    def cpu(self) -> float:
+        """Seconds used by all but this process; only differences mean something."""
+        if self._cpu < 0:
+            return 0.0
+        data = os.pread(self._cpu, 8192, 0)
+        total = cpu_v1(data) if self.version == 1 else cpu_v2(data)
+        return total - time.process_time()
+
+    def memory(self) -> int:
+        """Bytes used by all, this process included; only differences mean something.
+
+        What the kernel keeps for them counts above `KERNEL_FREE`: full pipes and sockets would end
+        us before anything else shows, for their owner can be the smallest process of all.
+        """
+        if self._memory < 0:
+            return 0
+        data = os.pread(self._memory, 8192, 0)
+        if self.version == 2:
+            return memory_v2(data) + max(0, kernel_v2(data) - KERNEL_FREE)
+        kernel = int(os.pread(self._kernel, 32, 0)) if self._kernel >= 0 else 0
+        return memory_v1(data) + max(0, kernel - KERNEL_FREE)
+
+    def kills(self) -> int:
+        """How often the kernel killed for want of memory; 0 where it does not say."""
+        return kills(os.pread(self._kills, 8192, 0)) if self._kills >= 0 else 0
+
+
+def cpu_clock(pid: int) -> float:
+    """Seconds used by all threads of a process, the ended ones too; 0 when it is gone.
+
+    The number of such a clock is made as the C library's clock_getcpuclockid makes it.
+    """
+    try:
+        return time.clock_gettime(~pid << 3 | 2)
+    except OSError:
+        return 0.0
+
+
+def cpu_of(usage: resource.struct_rusage) -> float:
+    """Seconds used by a process that was waited for, and by those that it waited for."""
+    return usage.ru_utime + usage.ru_stime
+
+
+class Seen:
+    """A process as /proc shows it. waited: cpu seconds of children that it has waited for."""
+
+    __slots__ = ("memory", "parent", "uid", "waited")
+
+    def __init__(self, stat: bytes, status: bytes) -> None:
+        # The name stands in parentheses and may hold anything: count from its end.
+        numbers = stat[stat.rindex(b")") + 2 :].split()
+        self.parent = int(numbers[1])
+        self.waited = (int(numbers[13]) + int(numbers[14])) / os.sysconf("SC_CLK_TCK")
+        # Its first line is the name, too.
+        fields = status[status.index(b"\n") :].split()
+        self.uid = number_after(fields, b"Uid:")
+        kib = number_after(fields, b"RssAnon:") + number_after(fields, b"RssShmem:")
+        self.memory = kib * 1024
+
+
+def survey() -> dict[int, Seen]:
+    """Every process of the container but this one."""
+    found = {}
+    own = str(os.getpid())
+    for pid in os.listdir("/proc"):
+        if pid.isdigit() and pid != own:
+            try:
+                found[int(pid)] = Seen(read(f"/proc/{pid}/stat"), read(f"/proc/{pid}/status"))
+            except OSError:
+                continue  # it has ended meanwhile
+    return found
+
+
+def read(path: str) -> bytes:
+    """A small file."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, CHUNK)
+    finally:
+        os.close(fd)
+
+
+class Account:
+    """What the cells of a turn use, each by itself.
+
+    A cell that is `sole`, because nobody but graders runs beside it, answers for all that the
+    container uses and the others do not: nothing of it can hide. Where uids are the walls, files
+    that graders write meanwhile are among it. Of any other cell only that is known which shows in
+    /proc when we look, or is waited for.
+
+    used: bytes that all of them use together, 0 where that is not known.
+    """
+
+    def __init__(self, walls: "Walls", meter: Meter, store: Store) -> None:
+        self._walls = walls
+        self._meter = meter
+        self._store = store
+        self._past = 0.0  # cpu seconds of cells that are gone
+        self._memory = meter.memory() - store.held
+        self._kills = meter.kills()
+        self.used = 0
+        self.cells: list[Cell] = []
+
+    def open(self, cells: "list[Cell]") -> None:
+        """Begin to count for cells that are about to be released."""
+        before = list(self.cells)
+        if before:
+            self.look()
+        self.cells += cells
+        memory = self._meter.memory() - self._store.held - sum(cell.memory for cell in before)
+        memory -= sum(cell.given_back for cell in cells)
+        for cell in cells:
+            cell.bases = (self._rest(cell), memory, cell.room())
+
+    def _rest(self, cell: "Cell") -> float:
+        """Cpu seconds of all that no other cell answers for; only differences mean something."""
+        others = sum(other.cpu + other.overhead() for other in self.cells if other is not cell)
+        return self._meter.cpu() - self._walls.spent - self._past - others - cell.overhead()
+
+    def look(self) -> None:
+        """Bring the cpu, memory and peak of every cell up to date."""
+        trusted = self._meter.whole
+        if len(self.cells) > 1 or not (trusted and self.cells[0].sole):
+            table = survey()
+            for cell in self.cells:
+                cell.count(table)
+        if not trusted:
+            self._note()
+            return
+        total = self._meter.memory() - self._store.held
+        self.used = total - self._memory
+        for cell in self.cells:
+            if cell.sole:
+                cpu, memory, _ = cell.bases
+                cell.cpu = max(cell.cpu, self._rest(cell) - cpu)
+                others = sum(other.memory for other in self.cells if other is not cell)
+                cell.memory = max(0, total - memory - others)
+            else:  # memory that its processes share was counted for each of them
+                cell.memory = min(cell.memory, max(0, total - self._memory))
+        self._note()
+
+    def _note(self) -> None:
+        for cell in self.cells:
+            cell.peak = max(cell.peak, cell.memory + cell.borrowed)
+
+    def killed(self) -> "Cell | None":
+        """The cell that the kernel killed in for want of memory, if it did since the last call."""
+        kills = self._meter.kills()
+        if kills <= self._kills or not self.cells:
+            return None
+        self._kills = kills
+        return max(self.cells, key=lambda c: (c.was_killed, c.process.role == "learner", c.memory))
+
+    def close(self, cell: "Cell") -> None:
+        """Count for the last time: nothing of the cell is left."""
+        cell.cpu = max(cell.cpu, cell.reaped)
+        if cell.sole and self._meter.whole:
+            if len(self.cells) > 1:
+                table = survey()
+                for other in self.cells:
+                    if other is not cell:
+                        other.count(table)
+            cell.cpu = max(cell.cpu, self._rest(cell) - cell.bases[0])
+        self.cells.remove(cell)
+        self._past += cell.cpu + cell.overhead()
+        cell.memory = 0
+
+
+# --- the filter around every program ------------------------------------------------------------
+
+ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+
+# Numbers of system calls, by machine. None of these is of use to an honest program: whoever makes
+# one is ended, with a verdict of its own.
+KILLED = {
+    "add_key": (248, 217),
+    "bpf": (321, 280),
+    "io_uring_enter": (426, 426),
+    "io_uring_register": (427, 427),
+    "io_uring_setup": (425, 425),
+    "keyctl": (250, 219),
+    "mount": (165, 40),
+    "perf_event_open": (298, 241),
+    "pivot_root": (155, 41),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "ptrace": (101, 117),
+    "request_key": (249, 218),
+    "umount2": (166, 39),
+    "userfaultfd": (323, 282),
+}
+# What the container's filter must leave to us, and what would do the same: denied.
+DENIED = {
+    "chroot": (161, 51),
+    "fsconfig": (431, 431),
+    "fsmount": (432, 432),
+    "fsopen": (430, 430),
+    "fspick": (433, 433),
+    "mount_setattr": (442, 442),
+    "move_mount": (429, 429),
+    "open_tree": (428, 428),
+    "setdomainname": (171, 162),
+    "sethostname": (170, 161),
+    "setns": (308, 268),
+    "unshare": (272, 97),
+}
+CLONE = (56, 220)
+CLONE3 = (435, 435)  # its flags lie in memory; everybody falls back to clone
+RT_SIGACTION = (13, 134)
+
+LOAD, EQUAL, NOT_BELOW, ANY_BIT, ANSWER = 0x20, 0x15, 0x35, 0x45, 0x06
+ALLOW, ERRNO, KILL = 0x7FFF0000, 0x00050000, 0x80000000
+X32 = 0x40000000  # where the second set of numbers of x86_64 begins
+
+
+def column(machine: str) -> int:
+    """Where a machine's numbers stand in the tables above.
+
+    Raises:
+        Failure: nowhere.
+    """
+    try:
+        return list(ARCHITECTURES).index(machine)
+    except ValueError as error:
+        raise Failure(f"there is no filter of system calls for {machine}") from error
+
+
+def filter_program(machine: str) -> bytes:
+    """The filter as the kernel takes it: 8 bytes an instruction."""
+    place = column(machine)
+    steps = [
+        (LOAD, 0, 0, 4),  # the architecture
+        (EQUAL, 1, 0, ARCHITECTURES[machine]),
+        (ANSWER, 0, 0, KILL),
+        (LOAD, 0, 0, 0),  # the number
+    ]
+    if machine == "x86_64":
+        steps += [(NOT_BELOW, 0, 1, X32), (ANSWER, 0, 0, KILL)]
+    rules = [(numbers[place], KILL) for numbers in KILLED.values()]
+    rules += [(numbers[place], ERRNO | errno.EPERM) for numbers in DENIED.values()]
+    rules.append((CLONE3[place], ERRNO | errno.ENOSYS))
+    for number, answer in rules:
+        steps += [(EQUAL, 0, 1, number), (ANSWER, 0, 0, answer)]
+    steps += [
+        (EQUAL, 0, 3, CLONE[place]),
+        (LOAD, 0, 0, 16),  # the lower half of its flags
+        (ANY_BIT, 0, 1, CLONE_NEW),
+        (ANSWER, 0, 0, ERRNO | errno.EPERM),
+        (ANSWER, 0, 0, ALLOW),
+    ]
+    return b"".join(struct.pack("=HBBI", *step) for step in steps)
+
+
+def install_filter() -> None:
+    """Put it around this process and all that it starts."""
+    code = ctypes.create_string_buffer(Once.filter, len(Once.filter))
+    whole = struct.pack("@HP", len(Once.filter) // 8, ctypes.addressof(code))
+    check(prctl(PR_SET_NO_NEW_PRIVS, 1), "no_new_privs")
+    described = ctypes.create_string_buffer(whole, len(whole))
+    result = libc.prctl(
+        PR_SET_SECCOMP,
+        ctypes.c_ulong(SECCOMP_MODE_FILTER),
+        described,
+        *(ctypes.c_ulong(0),) * 2,
+    )
+    check(result, "seccomp")
+
+
+# --- a cell -------------------------------------------------------------------------------------
+
+
+def candidates(program: str) -> list[str]:
+    """Where a program may be: as it stands if it has a slash, else along PATH."""
+    if "/" in program:
+        return [program]
+    return [f"{folder}/{program}" for folder in ENVIRONMENT["PATH"].split(":")]
+
+
+def default_signals() -> None:
+    """Ignore no signal but SIGPIPE: what is ignored stays so in a program that is executed.
+
+    Python ignores two and handles one, and an engine may have been started with others. The C
+    library keeps a few for itself and refuses to set them; the kernel does not.
+    """
+    rt_sigaction = RT_SIGACTION[column(os.uname().machine)]
+    whole = ctypes.c_ulong  # variadic, as in `prctl`
+    for number in range(1, 65):
+        if libc.signal(number, None) != 0:
+            libc.syscall(whole(rt_sigaction), whole(number), bytes(32), None, whole(8))
+    libc.signal(SIGPIPE, ctypes.c_void_p(1))  # or whoever is gone would take us along
+
+
+class Once:
+    """What every child needs and one of them can work out for all; each has little time."""
+
+    filter = b""
+    core = 0  # see `core_limit`
+    given_back = -1  # see `private_memory`
+
+    @classmethod
+    def prepare(cls) -> None:
+        """Work it out.
+
+        Raises:
+            Failure: this machine is none that we know.
+        """
+        cls.filter = filter_program(os.uname().machine)
+        cls.core = core_limit()
+        default_signals()
+        gc.disable()  # it would touch, and so copy, all that a child shares with us
+
+
+def core_limit() -> int:
+    """The limit under which no core is dumped, bytes.
+
+    A host whose dumps go to a program calls it whatever the limit, outside of any container; only
+    one byte, which the kernel takes for a sign, keeps it from that.
+    """
+    try:
+        with open("/proc/sys/kernel/core_pattern", "rb") as file:
+            return int(file.read(1) == b"|")
+    except OSError:
+        return 0
+
+
+# What a cell's own processes say to us, over a socket that keeps messages apart. No program has an
+# end of it: what its cell says after it was started comes from our init, which it cannot touch.
+MOTHER, ROOMS, READY, ENDED, BROKE = b"m", b"d", b"r", b"e", b"!"
+GO = b"g"
+
+
+def speak(link: int, kind: bytes, text: str = "") -> None:
+    """Say something to the runner."""
+    os.write(link, kind + text.encode(errors="replace")[:1000])
+
+
+class Cell:
+    """One process tree behind its walls, from its start until nothing of it is left.
+
+    status: of the program, once it has ended. ended: when that was (monotonic), seconds.
+    flags, stopped, runs: as they are reported. cpu, memory, peak: what is known by now.
+    borrowed: bytes that we hold for it. sole: see `Account`.
+    """
+
+    def __init__(self, request: Request, process: Process) -> None:
+        self.request = request
+        self.process = process
+        self.pid = -1  # of the process whose end is the cell's
+        self.flags = 0
+        self.status: int | None = None
+        self.began = self.ended = 0.0
+        self.ending = 0.0  # when we saw that it ends or began to end it (monotonic)
+        self.gone = self.kill_sent = False
+        self.runs: list[dict[str, object]] = []
+        self.sole = False
+        self.cpu = self.reaped = 0.0
+        self.head_start = 0.0  # cpu seconds that its program's process used before it began
+        self.given_back = 0  # bytes that this process had until then
+        self.memory = self.peak = self.borrowed = 0
+        self.bases = (0.0, 0, 0)  # see `Account.open`
+        self.wakers: list[int] = []  # descriptors that become readable when there is news
+        self.rooms: list[int] = []  # its file systems, the work directory first
+        self._link = -1
+        self._theirs = -1
+        self._seen: dict[int, float] = {}
+        self._lost = 0.0  # cpu seconds of processes that are no more
+
+    # --- its beginning
+
+    def begin(self, store: Store, fds: dict[int, int]) -> None:
+        """Start its first process; `fds` are what the program gets, by its own numbers."""
+        raise NotImplementedError
+
+    def settle(self) -> None:
+        """Wait until the program has only to be released.
+
+        Raises:
+            Failure: it cannot be.
+        """
+        os.close(self._theirs)
+        deadline = time.monotonic() + START_TIMEOUT
+        poll = select.poll()
+        poll.register(self._link, select.POLLIN)
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0 or not poll.poll(int(left * 1000) + 1):
+                raise Failure(f"{self.process.name} could not be started in time")
+            said = self._hear()
+            if said[:1] == READY:
+                cpu, memory = said[1:].split()
+                self.head_start, self.given_back = float(cpu), int(memory)
+                Once.given_back = self.given_back
+                break
+            if said[:1] == MOTHER:
+                self.pid = int(said[1:])
+            elif said[:1] != ROOMS:
+                reason = said[1:].decode(errors="replace") or "it said nothing"
+                raise Failure(f"{self.process.name} could not be started: {reason}")
+        self.wakers = [self._link]
+        try:
+            self.wakers.append(os.pidfd_open(self.pid))
+        except OSError:  # before Linux 5.3
+            return  # the next look notices its end
+
+    def _hear(self) -> bytes:
+        return os.read(self._link, 2048)
+
+    def release(self, now: float) -> None:
+        """Let the program begin."""
+        self.began = now
+        os.write(self._link, GO)
+
+    @property
+    def deadline(self) -> float:
+        """When it has used up its real time (monotonic)."""
+        return self.began + self.process.real
+
+    # --- its accounts
+
+    def members(self, table: dict[int, Seen]) -> list[int]:
+        """Those of these processes that are its programs'."""
+        raise NotImplementedError
+
+    def overhead(self) -> float:
+        """Cpu seconds of our own process in it."""
+        return 0.0
+
+    def room(self) -> int:
+        """Bytes in its file systems."""
+        used = 0
+        for fd in self.rooms:
+            state = os.fstatvfs(fd)
+            used += (state.f_blocks - state.f_bfree) * state.f_frsize
+        return used
+
+    def count(self, table: dict[int, Seen]) -> None:
+        """Set cpu and memory to what its processes show."""
+        pids = self.members(table)
+        waited = table[self.pid].waited if self.pid in table else 0.0
+        memory = alive = 0.0
+        for pid in [pid for pid in self._seen if pid not in pids]:
+            self._lost += self._seen.pop(pid)
+        for pid in pids:
+            used = cpu_clock(pid)
+            before = self._seen.get(pid, 0.0)
+            if used < before:  # another one of the same number
+                self._lost += before
+            self._seen[pid] = used
+            alive += used + (table[pid].waited if pid != self.pid else 0.0)
+            memory += table[pid].memory
+        shown = max(self._lost + sum(self._seen.values()), alive + waited) - self.head_start
+        self.cpu = max(self.cpu, shown)
+        self.memory = int(memory) + max(0, self.room() - self.bases[2])
+
+    # --- its end
+
+    def hear(self, fd: int) -> bool:
+        """Take the news of a waker; false when that was the last."""
+        return False
+
+    def catch_up(self) -> None:
+        """Take whatever news there is."""
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        """Begin to end all of it."""
+        raise NotImplementedError
+
+    def end_with(self, status: int, when: float) -> None:
+        """Note how its program ended: killed, if that is what we did, though it was quicker."""
+        self.status, self.ended = SIGKILL if self.kill_sent else status, when
+        self.ending = self.ending or time.monotonic()
+
+    def check(self) -> bool:
+        """Look whether its program has ended; then end the rest, and be true once all is gone."""
+        raise NotImplementedError
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether its program was killed, and not by us."""
+        return self.status == SIGKILL and not self.kill_sent
+
+    @property
+    def exit_code(self) -> int:
+        """Its exit status, or minus the signal that ended it."""
+        return os.waitstatus_to_exitcode(self.status or 0)
+
+    @property
+    def real(self) -> float:
+        """Seconds from its release to its end."""
+        return max(0.0, self.ended - self.began)
+
+    @property
+    def ok(self) -> bool:
+        """Whether it met no limit and left with 0."""
+        return not self.flags and self.exit_code == 0
+
+    def judge(self) -> None:
+        """Set the flags that are known only afterwards."""
+        process = self.process
+        for flag, met in (
+            (CPU, self.cpu > process.cpu),
+            (REAL, self.real > process.real),
+            (MEMORY, self.peak >= process.memory),
+            (SECURITY, self.exit_code == -SIGSYS),
+            (OUTPUT, self.exit_code == -SIGXFSZ),  # a file above its bound
+        ):
+            if met:
+                self.flags |= flag
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was ended, by us or for want of memory, rather than by itself."""
+        return self.kill_sent or (self.was_killed and self.flags & MEMORY != 0)
+
+    def facts(self) -> dict[str, object]:
+        """What a report says of it."""
+        return {
+            "exit": self.exit_code,
+            "cpu": self.cpu,
+            "real": self.real,
+            "memory": self.peak,
+            "flags": self.flags,
+            "stopped": self.stopped,
+        }
+
+    def take(self, path: str, target: int) -> int:
+        """Copy what it left at `path` into a file; return its size.
+
+        Nothing of it runs any more, so what is looked at does not change.
+
+        Raises:
+            OSError: it is no regular file of its own, or too large.
+        """
+        source = open_artifact(self.rooms[0], path, self.process.file_size)
+        try:
+            size = os.fstat(source).st_size
+            move(source, target, size)
+            return size
+        finally:
+            os.close(source)
+
+    def leave(self) -> None:
+        """Let go of its files."""
+        for fd in (*self.rooms, *self.wakers):
+            os.close(fd)
+        self.rooms, self.wakers = [], []
+
+
+def environment(home: str, more: dict[str, str]) -> dict[str, str]:
+    """The variables of a program."""
+    return {**ENVIRONMENT, "HOME": home, **more}
+
+
+def place(fds: dict[int, int], link: int) -> int:
+    """In a child: have these descriptors under their numbers and no other; return the link's."""
+    top = max(2, *fds) + 1
+    above = {n: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, top) for n, fd in fds.items()}
+    link = fcntl.fcntl(link, fcntl.F_DUPFD_CLOEXEC, top)
+    for number, fd in above.items():
+        os.dup2(fd, number)
+    keep_only({*fds, link})
+    return link
+
+
+def keep_only(fds: "set[int]") -> None:
+    """Close every other descriptor."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    start = 0
+    for fd in (*sorted(fds), limit):
+        if fd > start:
+            os.closerange(start, fd)
+        start = fd + 1
+
+
+def confine(request: Request, process: Process, tasks: int | None) -> None:
+    """In a child: set its limits. tasks: how many processes its user may have, if that is told."""
+    os.nice(NICE[process.role])
+    for what, wanted in (
+        (resource.RLIMIT_CORE, Once.core),
+        (resource.RLIMIT_FSIZE, process.file_size),
+        (resource.RLIMIT_STACK, request.stack),
+        (resource.RLIMIT_NPROC, tasks),
+        (resource.RLIMIT_NOFILE, request.nofile),
+    ):
+        if wanted is None:
+            continue
+        hard = resource.getrlimit(what)[1]
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(what, (limit, limit))
+
+
+def private_memory() -> int:
+    """Bytes of this process that it shares with no other: what an exec gives back."""
+    try:
+        return number_after(read("/proc/self/smaps_rollup").split(), b"Private_Dirty:") * 1024
+    except FileNotFoundError:  # before Linux 4.14
+        return 0
+
+
+def execute(process: Process, paths: list[str], env: dict[str, str], link: int) -> int:
+    """In a child that is the program's in all else: wait for the release and become it.
+
+    Returns the exit code if it cannot be executed.
+    """
+    os.umask(0o022)
+    libc.signal(SIGPIPE, None)
+    install_filter()
+    memory = private_memory() if Once.given_back < 0 else Once.given_back
+    speak(link, READY, f"{time.process_time()!r} {memory}")
+    if os.read(link, 1) != GO:
+        return NOT_FOUND
+    code = NOT_FOUND
+    for path in paths:
+        try:
+            os.execve(path, process.argv, env)  # noqa: S606 -- no shell, on purpose
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                code = NOT_EXECUTABLE
+    return code
+
+
+# --- walls of namespaces ------------------------------------------------------------------------
+
+
+def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
+    """Mount something."""
+    result = libc.mount(
+        source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), data.encode()
+    )
+    check(result, f"mount {target}")
+
+
+def drop_capabilities() -> None:
+    """Have none, and have no way to get any."""
+    number = 0
+    while prctl(PR_CAPBSET_DROP, number) == 0:
+        number += 1
+    check(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL), "ambient capabilities")
+    header = struct.pack("=Ii", CAPABILITY_VERSION, 0)
+    check(libc.capset(header, bytes(24)), "capset")
+
+
+SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
+
+
+def raise_loopback() -> None:
+    """Have 127.0.0.1 in a network namespace that is new."""
+    form = "=16sh22x"  # struct ifreq
+    any_socket = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
+    said = fcntl.ioctl(any_socket, SIOCGIFFLAGS, struct.pack(form, b"lo", 0))
+    flags = struct.unpack(form, said)[1] | IFF_UP
+    fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack(form, b"lo", flags))
+    any_socket.close()
+
+
+class Namespaces:
+    """Walls of an ordinary user.
+
+    spent: cpu seconds of processes of ours that belong to no cell.
+    """
+
+    name = "namespaces"
+    spent = 0.0
+
+    def cell(self, request: Request, process: Process) -> Cell:
+        """A cell for one program."""
+        return Inner(request, process)
+
+    def meet(self, crowd: bool) -> None:
+        """Several may run at once from now on: nothing to do."""
+
+    def part(self) -> None:
+        """None of them is left, nor anything that was theirs."""
+
+
+class Inner(Cell):
+    """A cell in namespaces of its own, whose process 1 is ours.
+
+    A middle child makes the namespaces and ends; its child is the init, which furnishes them; the
+    init's child becomes the program, so that signals and ends are those of any other process. When
+    the program ends the init says so and ends, and with it every process of the cell.
+    """
+
+    def __init__(self, request: Request, process: Process) -> None:
+        super().__init__(request, process)
+        self._overhead = 0.0
+        self._said_all = False
+
+    def begin(self, store: Store, fds: dict[int, int]) -> None:
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        self._socket = ours
+        self._link, self._theirs = ours.fileno(), theirs.detach()
+        middle = os.fork()
+        if middle == 0:
+            try:
+                self._separate(store, fds)
+                os._exit(0)
+            except BaseException as error:
+                speak(self._theirs, BROKE, f"{error}")
+            finally:
+                os._exit(1)
+        self._middle = middle
+
+    def _separate(self, store: Store, fds: dict[int, int]) -> None:
+        """In the middle child: make the namespaces and the init."""
+        uid, gid = os.getuid(), os.getgid()
+        check(prctl(PR_SET_DUMPABLE, 1), "dumpable")  # or our own maps were not ours to write
+        check(libc.unshare(NEW_NAMESPACES), "unshare")
+        for name, text in (
+            ("setgroups", "deny"),
+            ("uid_map", f"{uid} {uid} 1"),
+            ("gid_map", f"{gid} {gid} 1"),
+        ):
+            fd = os.open(f"/proc/self/{name}", os.O_WRONLY)
+            os.write(fd, text.encode())
+            os.close(fd)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self._init(store, fds)
+            except BaseException as error:
+                speak(self._theirs, BROKE, f"{error}")
+            finally:
+                os._exit(1)
+        speak(self._theirs, MOTHER, str(pid))
+        raise_loopback()  # meanwhile: the kernel takes its time
+
+    def _init(self, store: Store, fds: dict[int, int]) -> None:
+        """In the init: furnish the cell, start the program and outlive it."""
+        # Being process 1, it gets no signal from its own namespace: it asked for none.
+        self._furnish(store)
+        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        os.write(fd, OOM_SCORE[self.process.role])
+        os.close(fd)
+        mount("", "/proc", "", MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
+        drop_capabilities()
+        check(prctl(PR_SET_DUMPABLE, 0), "dumpable")
+        child = os.fork()
+        if child == 0:
+            self._become(fds)
+        keep_only({self._theirs})
+        while True:
+            pid, status, _ = os.wait4(-1, 0)
+            if pid == child:
+                speak(self._theirs, ENDED, f"{status} {time.monotonic()!r}")
+                os._exit(0)
+
+    def _furnish(self, store: Store) -> None:
+        """Have new file systems wherever a program can write, and the program's files."""
+        mount("", "/", "", MS_REC | MS_PRIVATE)
+        mount("/proc", "/proc", "", MS_BIND | MS_REC)
+        keep = os.open(KEEP, os.O_PATH | os.O_DIRECTORY)
+        box, plain = self.request.box, MS_NOSUID | MS_NODEV
+        mount("tmpfs", BOX, "tmpfs", plain, f"size={PAGE},nr_inodes=4,mode=755")
+        os.mkdir(WORK)
+        if os.path.isfile(HOSTS):  # the engine makes it, and empty where there is no network
+            hosts = f"{BOX}/hosts"
+            fd = os.open(hosts, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
+            os.write(fd, b"127.0.0.1 localhost\n::1 localhost\n")
+            os.close(fd)
+            mount(hosts, HOSTS, "", MS_BIND)
+            os.unlink(hosts)
+        room = f"size={box},nr_inodes={self.request.inodes},mode=700"
+        mount("tmpfs", WORK, "tmpfs", plain, room)
+        mount("", BOX, "", MS_REMOUNT | MS_BIND | MS_RDONLY | plain)
+        for path, size, inodes in zip(SHARED, (box // 2, box // 4), (4096, 1024), strict=True):
+            room = f"size={size},nr_inodes={inodes},mode=1777"
+            mount("tmpfs", path, "tmpfs", plain | MS_NOEXEC, room)
+        if os.path.isdir(QUEUES):
+            mount("mqueue", QUEUES, "mqueue", plain | MS_NOEXEC)
+        if os.path.isdir("/dev/pts"):
+            mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=666")
+        check(libc.sethostname(b"sandbox", 7), "sethostname")
+        put_files(self.process, store, keep, WORK)
+        rooms = [os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in (WORK, *SHARED)]
+        with_rooms = _socket.socket(fileno=os.dup(self._theirs))
+        message = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("=3i", *rooms))
+        with_rooms.sendmsg([ROOMS], [message])
+
+    def _become(self, fds: dict[int, int]) -> None:
+        """In the init's child: become the program."""
+        code = 1
+        link = self._theirs
+        try:
+            paths = candidates(self.process.argv[0])
+            os.setsid()
+            link = place(fds, link)
+            # The init is one of them.
+            confine(self.request, self.process, self._tasks())
+            os.chdir(WORK)
+            code = execute(self.process, paths, environment(WORK, self.process.env), link)
+        except BaseException as error:
+            speak(link, BROKE, f"{error}")
+        finally:
+            os._exit(code)
+
+    def _tasks(self) -> int | None:
+        """The limit of processes: before Linux 5.14 it counts the user's on the whole host."""
+        major, minor = os.uname().release.split("-")[0].split(".")[:2]
+        return self.process.processes + 1 if (int(major), int(minor)) >= (5, 14) else None
+
+    def _hear(self) -> bytes:
+        said, ancillary, _, _ = self._socket.recvmsg(
+            2048, _socket.CMSG_SPACE(12), _socket.MSG_CMSG_CLOEXEC
+        )
+        for _, _, data in ancillary:
+            self.rooms = list(struct.unpack(f"={len(data) // 4}i", data))
+        return said
+
+    def settle(self) -> None:
+        super().settle()
+        if os.waitpid(self._middle, 0)[1] != 0:
+            raise Failure(f"{self.process.name} could not be started: {self._hear()!r}")
+        self._socket.detach()
+        os.set_blocking(self._link, False)
+
+    def members(self, table: dict[int, Seen]) -> list[int]:
+        children: dict[int, list[int]] = {}
+        for pid, seen in table.items():
+            children.setdefault(seen.parent, []).append(pid)
+        found: list[int] = []
+        new = children.get(self.pid, [])
+        while new:
+            found += new
+            new = [pid for parent in new for pid in children.get(parent, ())]
+        return found
+
+    def overhead(self) -> float:
+        if not self.gone:
+            self._overhead = max(self._overhead, cpu_clock(self.pid))
+        return self._overhead
+
+    def hear(self, fd: int) -> bool:
+        if fd != self._link:
+            return False  # the init has ended; its link says so, too
+        try:
+            said = os.read(fd, 2048)
+        except BlockingIOError:
+            return True
+        except ConnectionResetError:
+            said = b""
+        if said[:1] == ENDED:
+            status, at = said[1:].split()
+            self.end_with(int(status), float(at))
+        self._said_all = not said
+        return not self._said_all
+
+    def catch_up(self) -> None:
+        if not self._said_all:
+            self.hear(self._link)
+
+    def kill(self) -> None:
+        os.kill(self.pid, SIGKILL)
+
+    def check(self) -> bool:
+        if not self._said_all:
+            return False
+        spent = self.overhead()
+        pid, _, usage = os.wait4(self.pid, os.WNOHANG)
+        if pid == 0:
+            return False
+        if self.status is None:  # killed, by us or for want of memory or by a trick on itself
+            self.end_with(SIGKILL, time.monotonic())
+        self.reaped = max(0.0, cpu_of(usage) - spent - self.head_start)
+        self.gone = True
+        return True
+
+
+def put_files(process: Process, store: Store, keep: int, folder: str) -> None:
+    """Copy a program's files into its work directory, in folders that are made for them.
+
+    keep: our folder with all of them.
+    """
+    made = {""}
+    for name, path in process.files:
+        parts = path.split("/")
+        for depth in range(1, len(parts)):
+            inner = "/".join(parts[:depth])
+            if inner not in made:
+                made.add(inner)
+                os.mkdir(f"{folder}/{inner}", 0o755)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        target = os.open(f"{folder}/{path}", flags, 0o755)
+        source = os.open(str(store.number(name)), os.O_RDONLY, dir_fd=keep)
+        copy(source, target, store.size(name))
+        os.close(source)
+        os.close(target)
+
+
+# --- walls of uids ------------------------------------------------------------------------------
+
+
+class Uids:
+    """Walls of uid 0: what is shared is closed while several run, and wiped after each.
+
+    spent: as `Namespaces`.
+    """
+
+    name = "uids"
+
+    def __init__(self) -> None:
+        self.spent = 0.0
+        self.cells: list[Outer] = []  # that are not gone
+        self._crowd = False
+
+    def cell(self, request: Request, process: Process) -> Cell:
+        """A cell for one program, under a uid that no other one alive has."""
+        taken = {cell.uid for cell in self.cells}
+        uid = request.uid if process.role == "learner" else request.grader_uid
+        place = 0
+        while uid in taken:
+            uid += UID_STEP
+        while any(cell.place == place for cell in self.cells):
+            place += 1
+        cell = Outer(self, request, process, uid, place)
+        self.cells.append(cell)
+        return cell
+
+    @property
+    def crowd(self) -> bool:
+        """Whether several may run at once."""
+        return self._crowd
+
+    def meet(self, crowd: bool) -> None:
+        """Several may run at once from now on, if `crowd`: what all share is only lent then."""
+        self._crowd = crowd
+        for path in SHARED:
+            os.chmod(path, 0o700 if crowd else 0o1777)
+
+    def part(self) -> None:
+        """Leave nothing of the last programs to the next.
+
+        Raises:
+            Failure: something is left.
+        """
+        deadline = time.monotonic() + WIPE_TIMEOUT
+        try:
+            for path in SHARED:
+                empty(path, deadline)
+        except OSError as error:
+            raise Failure(f"what a program left could not be wiped: {error}") from error
+
+    def bury(self, wait: bool = False) -> bool:
+        """Take leave of all that have ended; false if there is nobody left.
+
+        wait: for one at least.
+        """
+        for _ in range(MAX_BURIALS):
+            options = os.WEXITED | os.WNOWAIT | (0 if wait else os.WNOHANG)
+            try:
+                found = os.waitid(os.P_ALL, 0, options)
+            except ChildProcessError:
+                return False
+            if found is None:
+                return True
+            wait = False
+            _, status, usage = os.wait4(found.si_pid, 0)
+            for cell in self.cells:
+                if cell.uid == found.si_uid or cell.pid == found.si_pid:
+                    cell.reaped += cpu_of(usage)
+                if cell.pid == found.si_pid:
+                    cell.end_with(status, time.monotonic())
+        return True
+
+
+def lend(gid: int) -> None:
+    """Let one group into what all share, 0: nobody; it stays ours, or its modes were theirs."""
+    for path in SHARED:
+        os.chown(path, 0, gid)
+        os.chmod(path, 0o1770 if gid else 0o700)
+
+
+class Outer(Cell):
+    """A cell under a uid of its own; its program is a child of ours, as its orphans are."""
+
+    def __init__(
+        self, walls: Uids, request: Request, process: Process, uid: int, place: int
+    ) -> None:
+        super().__init__(request, process)
+        self.uid = uid
+        self.place = place
+        self.home = f"{WORK}-{place}" if place else WORK
+        self._walls = walls
+        self._scratch = ""
+
+    def begin(self, store: Store, fds: dict[int, int]) -> None:
+        self._furnish(store)
+        for fd in fds.values():
+            # Or opening /dev/stdin and /dev/stdout, which are links to these, would be denied.
+            if os.fstat(fd).st_mode & 0o170000 == 0o010000:
+                os.fchown(fd, self.uid, self.uid)
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        self._link, self._theirs = ours.detach(), theirs.detach()
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._become(fds)
+
+    def _furnish(self, store: Store) -> None:
+        os.mkdir(self.home, 0o700)
+        self.rooms = [os.open(self.home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)]
+        keep = os.open(KEEP, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        put_files(self.process, store, keep, self.home)
+        os.close(keep)
+        if self._walls.crowd and self.sole:
+            lend(self.uid)
+        elif self._walls.crowd:
+            self._scratch = f"{BOX}/scratch-{self.place}"
+            os.mkdir(self._scratch, 0o700)
+            os.chown(self._scratch, self.uid, self.uid)
+        # Innermost first: what is handed over cannot be entered any more.
+        for path in sorted((path for _, path in self.process.files), reverse=True):
+            os.chown(f"{self.home}/{path}", self.uid, self.uid, follow_symlinks=False)
+        folders = {
+            "/".join(path.split("/")[:depth])
+            for _, path in self.process.files
+            for depth in range(1, path.count("/") + 1)
+        }
+        for folder in sorted(folders, key=lambda name: name.count("/"), reverse=True):
+            os.chown(f"{self.home}/{folder}", self.uid, self.uid)
+        os.fchown(self.rooms[0], self.uid, self.uid)
+
+    def _become(self, fds: dict[int, int]) -> None:
+        """In the child: become the program; the order matters."""
+        code = 1
+        link = self._theirs
+        try:
+            paths = candidates(self.process.argv[0])
+            os.setsid()
+            link = place(fds, link)
+            # This needs uid 0: our files in /proc are root's, because we are not dumpable.
+            fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+            os.write(fd, OOM_SCORE[self.process.role])
+            os.close(fd)
+            # Processes are limited by the container: a uid's are counted on the whole host.
+            confine(self.request, self.process, None)
+            os.setgroups([])
+            os.setresgid(self.uid, self.uid, self.uid)
+            os.setresuid(self.uid, self.uid, self.uid)
+            os.chdir(self.home)
+            more = {"TMPDIR": self._scratch} if self._scratch else {}
+            env = environment(self.home, {**more, **self.process.env})
+            code = execute(self.process, paths, env, link)
+        except BaseException as error:
+            speak(link, BROKE, f"{error}")
+        finally:
+            os._exit(code)
+
+    def settle(self) -> None:
+        super().settle()
+        # Nothing comes after this, and descendants may hold no end of it.
+        self.wakers.remove(self._link)
+
+    def release(self, now: float) -> None:
+        super().release(now)
+        os.close(self._link)
+
+    def members(self, table: dict[int, Seen]) -> list[int]:
+        return [pid for pid, seen in table.items() if seen.uid == self.uid]
+
+    def room(self) -> int:
+        if self._walls.crowd:
+            return 0  # what several write to cannot be told apart
+        used = 0
+        for path in (BOX, *SHARED):
+            state = os.statvfs(path)
+            used += (state.f_blocks - state.f_bfree) * state.f_frsize
+        return used
+
+    def catch_up(self) -> None:
+        self._walls.bury()
+
+    def kill(self) -> None:
+        """Kill every process of its uid; never mind if there is none.
+
+        At once, by one system call of a process that has this uid in one respect, so that no fork
+        gets away, and not in those in which it could be killed by it.
+        """
+        try:
+            if self._walls.cells == [self]:
+                os.kill(-1, SIGKILL)
+                return
+            pid = os.fork()
+        except ProcessLookupError:
+            return
+        except BlockingIOError:  # there are too many: some die so, then we come again
+            for pid in self.members(survey()):
+                try:
+                    os.kill(pid, SIGKILL)
+                except ProcessLookupError:
+                    continue
+            return
+        if pid == 0:
+            try:
+                os.setresuid(0, self.uid, 0)
+                os.kill(-1, SIGKILL)
+            except ProcessLookupError:
+                pass
+            finally:
+                os._exit(0)
+        self._walls.spent += cpu_of(os.wait4(pid, 0)[2])
+
+    def check(self) -> bool:
+        self._walls.bury()
+        if self.status is None:
+            return False
+        self._end()
+        self.reaped = max(0.0, self.reaped - self.head_start)
+        self.gone = True
+        return True
+
+    def _end(self) -> None:
+        """Kill whatever lives beside us and wait until all of it is gone.
+
+        No race is lost to a fork bomb: a fork fails once a SIGKILL is pending for its parent, and
+        every process here is a descendant of ours, so no child left means none left.
+        """
+        deadline = time.monotonic() + WIPE_TIMEOUT
+        while True:
+            self.kill()
+            if self._walls.cells == [self]:
+                if not self._walls.bury(wait=True):
+                    return
+            else:
+                self._walls.bury()
+                if not self.members(survey()):
+                    return
+            if time.monotonic() > deadline:
+                raise Failure("what a program left could not be ended in time")
+
+    def leave(self) -> None:
+        super().leave()
+        self._walls.cells.remove(self)
+        deadline = time.monotonic() + WIPE_TIMEOUT
+        try:
+            for path in (self.home, self._scratch):
+                if path:
+                    empty(path, deadline)
+                    os.rmdir(path)
+            if self._walls.crowd and self.sole:
+                lend(0)
+                for path in SHARED:
+                    empty(path, deadline)
+            for name in os.listdir(QUEUES) if os.path.isdir(QUEUES) else ():
+                if os.stat(f"{QUEUES}/{name}").st_uid == self.uid:
+                    os.unlink(f"{QUEUES}/{name}")
+            self._walls.spent += remove_ipc(self.uid)
+        except OSError as error:
+            raise Failure(f"what a program left could not be wiped: {error}") from error
 
 
 IPC = (("shm", "shmctl"), ("msg", "msgctl"), ("sem", "semctl"))
+IPC_OWNER = {"shm": 7, "msg": 7, "sem": 4}  # the column with the owner's uid
 
 
-def ipc_ids(kind: str) -> list[int]:
-    """The numbers of all System V objects of a kind."""
+def ipc_ids(kind: str, uid: int) -> list[int]:
+    """The numbers of a user's System V objects of a kind."""
     try:
-        with open(f"/proc/sysvipc/{kind}", "rb") as file:
-            return [int(line.split()[1]) for line in file.readlines()[1:]]
+        lines = read(f"/proc/sysvipc/{kind}").splitlines()[1:]
     except FileNotFoundError:  # a kernel without them
         return []
+    rows = [line.split() for line in lines]
+    return [int(row[1]) for row in rows if int(row[IPC_OWNER[kind]]) == uid]
 
 
-def remove_ipc(uid: int) -> None:
-    """Remove System V objects: only their owner may, so a child becomes the learner for it."""
-    if not any(ipc_ids(kind) for kind, _ in IPC):
-        return
+def remove_ipc(uid: int) -> float:
+    """Remove System V objects: only their owner may, so a child becomes the owner for it.
+
+    Returns the cpu seconds of that child.
+    """
+    if not any(ipc_ids(kind, uid) for kind, _ in IPC):
+        return 0.0
     pid = os.fork()
     if pid == 0:
         try:
             os.setresuid(uid, uid, uid)
             for kind, control in IPC:
-                for number in ipc_ids(kind):
+                for number in ipc_ids(kind, uid):
                     arguments = (number, 0, 0, 0) if kind == "sem" else (number, 0, 0)
                     getattr(libc, control)(*arguments)  # 0 is IPC_RMID
         finally:
             os._exit(0)
-    os.waitpid(pid, 0)
-    if any(ipc_ids(kind) for kind, _ in IPC):
+    spent = cpu_of(os.wait4(pid, 0)[2])
+    if any(ipc_ids(kind, uid) for kind, _ in IPC):
         raise Failure("System V objects could not be wiped")
+    return spent
+
+
+Walls = Namespaces | Uids
+
+
+TRIAL: dict[str, object] = {
+    "frame": "request",
+    "uid": 1,
+    "grader_uid": 2,
+    "nofile": 64,
+    "stack": 1 << 20,
+    "box": 1 << 20,
+    "inodes": 64,
+    "files": [],
+    "prepare": [],
+    "cases": [],
+}
+TRIAL_PROCESS: dict[str, object] = {
+    "name": "a trial",
+    "role": "learner",
+    "argv": ["true"],
+    "files": [],
+    "env": [],
+    "cpu": 1,
+    "real": 1,
+    "memory": 1 << 20,
+    "output": 0,
+    "file_size": 1 << 20,
+    "processes": 1,
+    "may_run": [],
+}
+
+
+def find_walls() -> tuple["Walls | None", str]:
+    """The walls that can be built here, found by trying; if none, what is in the way."""
+    try:
+        Once.prepare()
+    except Failure as error:
+        return None, str(error)
+    if os.geteuid() == 0:
+        fields = read("/proc/self/status").split()
+        held = int(fields[fields.index(b"CapEff:") + 1], 16)
+        wanted = sum(1 << number for number in (CAP_CHOWN, CAP_KILL, CAP_SETGID, CAP_SETUID))
+        if held & wanted != wanted:
+            return None, "uid 0 lacks the capabilities to become others"
+        return Uids(), ""
+    try:
+        walls = Namespaces()
+        cell = walls.cell(Request(TRIAL, 0), Process(TRIAL_PROCESS, set()))
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        cell.begin(Store(), dict.fromkeys(range(3), null))
+        cell.settle()
+    except (Failure, OSError) as error:
+        return None, str(error)
+    os.close(null)
+    cell.kill()
+    deadline = time.monotonic() + WIPE_TIMEOUT
+    while not cell.check():
+        poll = select.poll()
+        for fd in cell.wakers:
+            poll.register(fd, select.POLLIN)
+        for fd, _ in poll.poll(10):
+            cell.hear(fd)
+        if time.monotonic() > deadline:
+            return None, "a trial cell does not end"
+    cell.leave()
+    return walls, ""
+
+
+# --- one stage ----------------------------------------------------------------------------------
+
+
+class Sink:
+    """Takes what a program writes on one descriptor into a file, up to a bound.
+
+    The file is none of a file system that a program could fill up.
+    """
+
+    def __init__(self, store: Store, limit: int) -> None:
+        self.fd, self.theirs = os.pipe()
+        os.set_blocking(self.fd, False)
+        self.file = unnamed()
+        self.size = 0
+        self.too_much = False
+        self._store = store
+        self._limit = limit
+
+    def take(self) -> bool:
+        """Take what is there; false when there will be no more, or there was too much.
+
+        One byte more than allowed is too many.
+
+        Raises:
+            BlockingIOError: there is nothing at present.
+        """
+        room = self._limit - self.size
+        data = os.read(self.fd, min(CHUNK, room + 1))
+        self._store.held -= paged(self.size)
+        self.size += write_all(self.file, data[:room])
+        self._store.held += paged(self.size)
+        self.too_much = len(data) > room
+        return bool(data) and not self.too_much
+
+    def drain(self) -> None:
+        """Take what was written before the end; there is nobody to write any more."""
+        try:
+            while self.fd >= 0 and not self.too_much and self.take():
+                pass
+        except BlockingIOError:  # a cell that just begins has not yet closed its copy of the pipe
+            pass
+        self.close()
+
+    def close(self) -> None:
+        """Take nothing more."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def content(self) -> bytes:
+        """All that was taken, which is then forgotten."""
+        data = os.pread(self.file, self.size, 0)
+        os.close(self.file)
+        self._store.held -= paged(self.size)
+        return data
+
+
+class Turn:
+    """One stage from its start until nothing of it is left, all in one loop."""
+
+    def __init__(
+        self, walls: "Walls", meter: Meter, store: Store, request: Request, stage: Stage
+    ) -> None:
+        self.account = Account(walls, meter, store)
+        self.store = store
+        self.cells: dict[str, Cell] = {}  # of the stage's processes
+        self._walls = walls
+        self._request = request
+        self._stage = stage
+        self._poll = select.poll()
+        self._handlers: dict[int, Callable[[int], None]] = {}
+        self._alive: list[Cell] = []
+        self._sinks: dict[str, Sink] = {}  # by artifact
+        self._left: dict[str, tuple[int, int]] = {}  # work files by artifact: copy and size
+        self._outputs: dict[Cell, list[Sink]] = {}
+        self._drains: dict[Cell, list[int]] = {}  # pipes to it that others write to
+        self._draining: set[int] = set()  # those whose reader is gone
+        self._controls: dict[Cell, Control] = {}
+        self._asked_by: dict[Cell, Control] = {}
+        self._runs_sole = False  # whether what is asked for answers for all that graders do not
+        self._pause = 0.0
+        self._look_at = 0.0  # when to look next (monotonic)
+
+    def go(self) -> None:
+        """Run it to its end.
+
+        Raises:
+            Failure: it could not be carried out.
+            HostGone: nobody waits for it any more.
+        """
+        stage = self._stage
+        askers = [process for process in stage.processes.values() if process.may_run]
+        self._walls.meet(len(stage.processes) > 1 or bool(askers))
+        learners = [name for name, p in stage.processes.items() if p.role == "learner"]
+        for name, process in stage.processes.items():
+            cell = self.cells[name] = self._walls.cell(self._request, process)
+            alone = len(stage.processes) == 1 or learners == [name]
+            cell.sole = alone and not askers
+        self._runs_sole = len(askers) == 1 and not learners
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        fds = {name: dict.fromkeys(range(3), null) for name in self.cells}
+        theirs = [null, *self._lay(fds)]
+        for name, cell in self.cells.items():
+            cell.begin(self.store, fds[name])
+        for cell in self.cells.values():
+            cell.settle()
+        for fd in theirs:
+            os.close(fd)
+        self._release(list(self.cells.values()))
+        self.watch(0, 0, self._on_host)  # no event asked for: only that the host hung up
+        self._serve()
+        self._walls.part()
+        for fd in self._draining:
+            os.close(fd)
+
+    def _lay(self, fds: dict[str, dict[int, int]]) -> list[int]:
+        """Make the pipes; return what is the programs' alone."""
+        theirs = []
+        for source, target in self._stage.pipes:
+            if source.kind == "resource" and target.kind == "fd":
+                fd = fds[target.name][target.fd] = self.store.reader(source.name)
+                theirs.append(fd)
+            elif source.kind == "fd" and target.kind == "artifact":
+                cell = self.cells[source.name]
+                sink = self._sinks[target.name] = Sink(self.store, cell.process.output)
+                fds[source.name][source.fd] = sink.theirs
+                theirs.append(sink.theirs)
+                self._listen(cell, sink)
+            elif source.kind == "fd":
+                reader, writer = os.pipe()
+                fds[source.name][source.fd] = writer
+                fds[target.name][target.fd] = reader
+                theirs.append(writer)
+                self._drains.setdefault(self.cells[target.name], []).append(reader)
+        for name, cell in self.cells.items():
+            if cell.process.may_run:
+                ours, other = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
+                fds[name][CONTROL_FD] = other.detach()
+                theirs.append(fds[name][CONTROL_FD])
+                self._controls[cell] = Control(self, cell, ours.detach())
+        return theirs
+
+    # --- the loop
+
+    def watch(self, fd: int, events: int, handler: "Callable[[int], None]") -> None:
+        """Have `handler` called with what happens at a descriptor."""
+        self._poll.register(fd, events)
+        self._handlers[fd] = handler
+
+    def forget(self, fd: int) -> None:
+        """Have it called no more."""
+        if self._handlers.pop(fd, None):
+            self._poll.unregister(fd)
+
+    def _on_host(self, event: int) -> None:
+        raise HostGone
+
+    def _serve(self) -> None:
+        """Wait for whatever happens next, until all cells are gone."""
+        while self._alive:
+            now = time.monotonic()
+            for cell in self._alive:
+                if cell.ending and now > cell.ending + WIPE_TIMEOUT:
+                    raise Failure(f"{cell.process.name} could not be ended in time")
+            self.stop([cell for cell in self._alive if now >= cell.deadline], REAL)
+            if now >= self._look_at:
+                self._look()
+            deadlines = (cell.deadline for cell in self._alive if not cell.ending)
+            wait = min(self._look_at, *deadlines, self._look_at) - time.monotonic()
+            for fd, event in self._poll.poll(max(0, int(wait * 1000) + 1)):
+                if handler := self._handlers.get(fd):
+                    try:
+                        handler(event)
+                    except BlockingIOError:
+                        continue  # programs can open their pipes to read: one was quicker
+            for cell in [cell for cell in self._alive if cell.check()]:
+                self._bid_farewell(cell)
+
+    def _look(self) -> None:
+        """See who has used up what is allowed."""
+        began = time.process_time()
+        self.account.look()
+        self._ask_kernel()
+        near = False
+        for cell in self._alive:
+            if cell.cpu > GRACE * cell.process.cpu:
+                self.stop([cell], CPU)
+            if cell.peak >= cell.process.memory:
+                self.stop([cell], MEMORY)
+            near |= 2 * (cell.memory + cell.borrowed) >= cell.process.memory
+        # What no process shows, such as what lies in sockets, is some learner's. What our own
+        # processes use is among it.
+        allowed = sum(cell.process.memory + OURS for cell in self._alive)
+        if self.account.used > allowed:
+            self.stop([cell for cell in self._alive if cell.process.role == "learner"], MEMORY)
+        near |= 2 * self.account.used >= allowed
+        self._pause = NEAR if near else min(2 * self._pause, SAMPLE)
+        took = time.process_time() - began
+        self._look_at = time.monotonic() + max(self._pause, BUSY * took)
+
+    def _ask_kernel(self) -> None:
+        """End whoever made the memory run out."""
+        if victim := self.account.killed():
+            victim.flags |= MEMORY
+            self.stop([victim], MEMORY)
+
+    def stop(self, cells: list[Cell], flag: int) -> None:
+        """End cells that met a limit, unless they end already.
+
+        They are all marked before the first is killed: what the end of one does to the others, such
+        as the end of a pipe, is not theirs.
+        """
+        for cell in cells:
+            cell.catch_up()
+        late = [cell for cell in cells if not cell.ending]
+        for cell in late:
+            cell.flags |= flag
+            cell.kill_sent = True
+            cell.ending = time.monotonic()
+        for cell in late:
+            cell.kill()
+
+    # --- cells come and go
+
+    def _listen(self, cell: Cell, sink: Sink) -> None:
+        """Take what a cell writes."""
+
+        def on_output(event: int) -> None:
+            if sink.take():
+                return
+            self.forget(sink.fd)
+            if sink.too_much:
+                self.stop([cell], OUTPUT)
+            else:
+                sink.close()
+
+        self.watch(sink.fd, select.POLLIN, on_output)
+        self._outputs.setdefault(cell, []).append(sink)
+
+    def _release(self, cells: list[Cell]) -> None:
+        """Let cells begin that are settled."""
+        self.account.open(cells)
+        now = time.monotonic()
+        for cell in cells:
+            for fd in cell.wakers:
+                self.watch(fd, select.POLLIN, self._waker(cell, fd))
+            cell.release(now)
+        self._alive += cells
+        # Short programs are seen too: at once, then after 1, 2, 4, 8, 10 … ms.
+        self._pause = 0.001
+        self._look_at = time.monotonic() + self._pause
+
+    def _waker(self, cell: Cell, fd: int) -> "Callable[[int], None]":
+        def on_news(event: int) -> None:
+            if not cell.hear(fd):
+                self.forget(fd)
+
+        return on_news
+
+    def _bid_farewell(self, cell: Cell) -> None:
+        """Settle all that there was with a cell that is gone."""
+        self.account.look()
+        self._ask_kernel()
+        self.account.close(cell)
+        self._alive.remove(cell)
+        outputs = self._outputs.get(cell, [])
+        for sink in outputs:
+            self.forget(sink.fd)
+            sink.drain()
+            if sink.too_much:
+                cell.flags |= OUTPUT
+        cell.judge()
+        for fd in self._drains.pop(cell, []):
+            self._drain(fd)
+        for fd in cell.wakers:
+            self.forget(fd)
+        if control := self._controls.pop(cell, None):
+            control.close()
+        for source, target in self._stage.pipes:
+            if source.kind == "file" and self.cells[source.name] is cell:
+                self._take(cell, source.path, target.name)
+        cell.leave()
+        if asker := self._asked_by.pop(cell, None):
+            del self._outputs[cell]
+            asker.answer(cell, outputs)
+
+    def _drain(self, fd: int) -> None:
+        """Empty a pipe whose reader is gone, so that its writer is not ended for it."""
+
+        def on_rest(event: int) -> None:
+            if not os.read(fd, CHUNK):
+                self.forget(fd)
+                self._draining.remove(fd)
+                os.close(fd)
+
+        os.set_blocking(fd, False)
+        self._draining.add(fd)
+        self.watch(fd, select.POLLIN, on_rest)
+
+    def _take(self, cell: Cell, path: str, name: str) -> None:
+        """Keep what a cell left at a path, if it is there."""
+        fd = unnamed()
+        try:
+            size = cell.take(path, fd)
+            self._left[name] = (fd, size)
+            self.store.held += os.fstat(fd).st_blocks * 512
+            if size >= cell.process.file_size and cell.exit_code != 0:
+                cell.flags |= OUTPUT  # the signal for that is ignored by some, such as Python
+        except OSError:
+            os.close(fd)
+
+    # --- runs that are asked for
+
+    def start_run(self, control: "Control", process: Process, told: tuple[int, int]) -> Cell:
+        """Start what a cell asked for; `told` is its standard input and what else it is told."""
+        cell = self._walls.cell(self._request, process)
+        cell.sole = self._runs_sole
+        sinks = [Sink(self.store, process.output) for _ in range(3)]
+        for sink in sinks:
+            self._listen(cell, sink)
+        fds = {number: sink.theirs for number, sink in zip((1, 2, RESULT_FD), sinks, strict=True)}
+        cell.begin(self.store, {**fds, 0: told[0], INPUT_FD: told[1]})
+        cell.settle()
+        for fd in (*told, *fds.values()):
+            os.close(fd)
+        self._asked_by[cell] = control
+        self._release([cell])
+        return cell
+
+    # --- its report
+
+    def keep(self, *, of_case: bool) -> list[dict[str, object]]:
+        """Put its artifacts into the store; return what a report says of them, in order."""
+        found: list[dict[str, object]] = []
+        for source, target in self._stage.pipes:
+            if target.kind != "artifact":
+                continue
+            name = target.name
+            if source.kind == "resource":
+                self.store.alias(name, source.name, of_case=of_case)
+            elif source.kind == "fd":
+                sink = self._sinks[name]
+                self.store.move(name, sink.file, sink.size, of_case=of_case)
+            elif name in self._left:
+                self.store.move(name, *self._left[name], of_case=of_case)
+            else:
+                found.append({"size": 0, "missing": True, "sent": 0})
+                continue
+            size = self.store.size(name)
+            found.append({"size": size, "missing": False, "sent": size if target.returned else 0})
+        return found
+
+    def facts(self) -> list[dict[str, object]]:
+        """What a report says of its processes, in order."""
+        return [
+            {**cell.facts(), "ended": cell.real, "runs": cell.runs} for cell in self.cells.values()
+        ]
+
+
+class Control:
+    """Hears what one cell asks to be run, one after another, and answers.
+
+    Messages both ways: two big-endian 32-bit lengths, a header in JSON, a body.
+
+        in   run      name, args (appended to its argv), stdin, input; real if that is to be less
+                      body: its standard input, then what it reads on descriptor 4
+        out           exit, cpu, real, memory, flags, stopped, stdout, stderr, result
+                      body: its outputs, and what it wrote on descriptor 3
+        out  error    text: nothing was run
+    """
+
+    def __init__(self, turn: Turn, cell: Cell, fd: int) -> None:
+        self._turn = turn
+        self._cell = cell
+        self._fd = fd
+        self._run: Cell | None = None
+        self._out = memoryview(b"")
+        self._over = False  # whether nothing more is heard after what is being said
+        self._told: tuple[int, ...] = ()  # files for the body, while it comes
+        self._told_size = 0
+        os.set_blocking(fd, False)
+        self._listen()
+
+    def _listen(self) -> None:
+        """Wait for the next message."""
+        self._expect(8, self._on_lengths)
+        self._turn.watch(self._fd, select.POLLIN, self._on_event)
+
+    def _expect(self, size: int, then: "Callable[[], None]") -> None:
+        self._buffer = bytearray()
+        self._need = size
+        self._then = then
+
+    @property
+    def _hears(self) -> bool:
+        """Whether it is the cell's turn to speak."""
+        return self._fd >= 0 and self._run is None and not self._out
+
+    def _on_event(self, event: int) -> None:
+        try:
+            if self._hears and event & select.POLLIN:
+                self._read()
+            elif self._out and event & select.POLLOUT:
+                self._write()
+            elif event & (select.POLLHUP | select.POLLERR):
+                self.close()
+        except BlockingIOError:
+            return
+        except (ConnectionResetError, BrokenPipeError):
+            self.close()
+
+    def _read(self) -> None:
+        """Take no more than what is waited for: what comes after it is not for now."""
+        data = os.read(self._fd, min(CHUNK, self._need))
+        if not data:
+            self.close()
+            return
+        self._need -= len(data)
+        if self._told:
+            self._spool(data)
+        else:
+            self._buffer += data
+        while self._hears and self._need == 0:
+            self._then()
+
+    def _on_lengths(self) -> None:
+        head, self._body = struct.unpack(">II", self._buffer)
+        if 0 < head <= MAX_ASK and self._body <= MAX_TOLD:
+            self._expect(head, self._on_header)
+        else:
+            self._over = True  # where the next message would begin is not known
+            self._say({"error": "the message is too long"})
+
+    def _on_header(self) -> None:
+        self._refusal = ""
+        self._stdin = self._told_size = 0
+        try:
+            self._process, self._stdin = self._read_ask(bytes(self._buffer))
+        except BrokenRequest as error:
+            self._refusal = str(error)
+        self._told = (unnamed(), unnamed())
+        self._expect(self._body, self._on_body)
+
+    def _read_ask(self, data: bytes) -> tuple[Process, int]:
+        """The run that is asked for, and how much of the body is its standard input.
+
+        Raises:
+            BrokenRequest: it cannot be asked for.
+        """
+        ask = from_json(data)
+        name = take_text(ask.get("run"), "run")
+        arguments = [take_text(item, "an argument") for item in take_list(ask, "args")]
+        real = take_seconds(ask, "real") if "real" in ask else DAY
+        stdin = take_int(ask, "stdin")
+        if stdin + take_int(ask, "input") != self._body:
+            raise BrokenRequest("the message is not as long as it says")
+        if name not in self._cell.process.may_run:
+            raise BrokenRequest(f"there is no run {name!r} to ask for")
+        if len(self._cell.runs) >= MAX_RUNS:
+            raise BrokenRequest(f"more than {MAX_RUNS} runs")
+        return self._cell.process.may_run[name].asked(arguments, real), stdin
+
+    def _spool(self, data: bytes) -> None:
+        if self._refusal:
+            return
+        for_stdin = max(0, self._stdin - self._told_size)
+        write_all(self._told[0], data[:for_stdin])
+        write_all(self._told[1], data[for_stdin:])
+        self._hold(len(data))
+
+    def _hold(self, size: int) -> None:
+        """Answer for bytes that we keep for the cell: they count as its memory."""
+        self._told_size += size
+        self._cell.borrowed += size
+        self._turn.store.held += size
+
+    def _on_body(self) -> None:
+        files, self._told = self._told, ()
+        if self._refusal:
+            for fd in files:
+                os.close(fd)
+            self._say({"error": self._refusal})
+            return
+        self._turn.watch(self._fd, 0, self._on_event)
+        readers = (seal(files[0]), seal(files[1]))
+        self._run = self._turn.start_run(self, self._process, readers)
+
+    def answer(self, cell: Cell, outputs: list[Sink]) -> None:
+        """Say what became of the run."""
+        facts = cell.facts()
+        self._cell.runs.append({"name": cell.process.name, **facts})
+        self._run = None
+        self._hold(-self._told_size)
+        contents = [sink.content() for sink in outputs]
+        if self._fd >= 0:
+            lengths = zip(("stdout", "stderr", "result"), map(len, contents), strict=True)
+            self._say({**facts, **dict(lengths)}, *contents)
+
+    def _say(self, header: dict[str, object], *contents: bytes) -> None:
+        self._out = memoryview(pack(header, *contents))
+        self._turn.watch(self._fd, select.POLLOUT, self._on_event)
+
+    def _write(self) -> None:
+        while self._out:
+            self._out = self._out[os.write(self._fd, self._out) :]
+        if self._over:
+            self.close()
+        else:
+            self._listen()
+
+    def close(self) -> None:
+        """Hear nothing more: the cell is gone, or wants no answer. Its run ends with that."""
+        if self._fd >= 0:
+            self._turn.forget(self._fd)
+            for fd in (self._fd, *self._told):
+                os.close(fd)
+            self._fd, self._told, self._out = -1, (), memoryview(b"")
+        if self._run is not None:
+            self._turn.stop([self._run], 0)
 
 
 # --- all of it ----------------------------------------------------------------------------------
 
 
-def prepare() -> None:
+def protect() -> None:
     """Make this process one that nothing in the container can look into."""
-    # A variadic function: what is not a full word long would leave rubbish in the upper half.
-    if libc.prctl(PR_SET_DUMPABLE, *(ctypes.c_ulong(0),) * 4) != 0:
-        raise Failure("this process stays readable")
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2:
-            try:
-                os.close(int(name))
-            except OSError as error:
-                if error.errno != errno.EBADF:  # the listing's own
-                    raise
+    check(prctl(PR_SET_DUMPABLE, 0), "dumpable")
+    keep_only({0, 1, 2})
     os.umask(0)
 
 
-def serve() -> None:
+def run_stages(stages: list[Stage], case: int, turn_of: "Callable[[Stage], Turn]") -> bool:
+    """Run stages one after another as far as they go well; whether all of them did."""
+    for number, stage in enumerate(stages):
+        send({"frame": "started", "case": case, "stage": number})
+        turn = turn_of(stage)
+        turn.go()
+        artifacts = turn.keep(of_case=case >= 0)
+        header = {"frame": "report", "case": case, "stage": number, "processes": turn.facts()}
+        returned = [
+            target.name
+            for target, artifact in zip(stage.artifacts, artifacts, strict=True)
+            if artifact["sent"]
+        ]
+        size = sum(turn.store.size(name) for name in returned)
+        send({**header, "artifacts": artifacts}, more=size)
+        for name in returned:
+            fd = turn.store.open(name)
+            copy(fd, 1, turn.store.size(name))
+            os.close(fd)
+        if (
+            stage.stop == "always"
+            or not all(cell.ok for cell in turn.cells.values())
+            or any(artifact["missing"] for artifact in artifacts)
+        ):
+            return False
+    return True
+
+
+def carry_out(request: Request, walls: "Walls", meter: Meter) -> None:
     """One request from beginning to end."""
-    prepare()
+    store = Store()
+    store.receive(request.files)
+
+    def turn_of(stage: Stage) -> Turn:
+        return Turn(walls, meter, store, request, stage)
+
+    if run_stages(request.prepare, -1, turn_of):
+        for number, stages in enumerate(request.cases):
+            run_stages(stages, number, turn_of)
+            store.end_case()
+    send({"frame": "done"})
+
+
+def serve() -> None:
+    """Say what we are, and carry out requests until there are no more."""
+    protect()
     meter = Meter()
+    walls, why = find_walls()
     send(
         {
             "frame": "hello",
             "runner": VERSION,
             "python": ".".join(map(str, sys.version_info[:3])),
             "cgroup": meter.facts(),
+            "walls": walls.name if walls else "",
+            "why": why,
         }
     )
-    request = read_request()
-    store = Store(request)
-    store.receive()
-    for index, task in enumerate(request.tasks):
-        if index:
-            wipe(request.uid)
-        stdin = receive(task.stdin)
-        store.lay_out(task)
-        send({"frame": "started", "index": index})
-        run = Run(task, meter)
-        run.go(request, stdin)
-        is_compilation = request.compile and index == 0
-        missing = list(range(len(task.artifacts)))
-        if not run.flags and run.exit_code == 0:
-            missing = store.take(task.artifacts, keep=is_compilation)
-        send(
-            {
-                "frame": "report",
-                "index": index,
-                "exit": run.exit_code,
-                "cpu": run.cpu,
-                "real": run.real,
-                "memory": run.peak,
-                "flags": run.flags,
-                "stdout": len(run.stdout),
-                "stderr": len(run.stderr),
-                "missing": missing,
-            },
-            run.stdout,
-            run.stderr,
-        )
-        if is_compilation and (missing or run.flags or run.exit_code):
-            break
-    send({"frame": "done"})
+    while (request := read_request()) is not None:
+        if walls is None:
+            raise Failure(f"there are no walls to run anything behind: {why}")
+        carry_out(request, walls, meter)
 
 
 def main() -> int:

@@ -4,15 +4,35 @@ from dataclasses import replace
 
 import pytest
 
-from commserver.core.execution import ExecutionRequest, File, Flag, Limits, Process
-from commserver.engine.sandbox import FreshSandbox
-from tests.integration.engine.conftest import GENTLE, Lab
+from commserver.core.execution import (
+    MIB,
+    Artifact,
+    Case,
+    Descriptor,
+    Flag,
+    Limits,
+    Pipe,
+    Placement,
+    Process,
+    Resource,
+    Role,
+    Stage,
+    WorkFile,
+)
+from tests.integration.engine.conftest import (
+    Lab,
+    alone,
+    check_all_is_well,
+    outputs,
+    python,
+    ran,
+)
 
 pytestmark = pytest.mark.docker
 
 
 async def test_floods_are_cut_at_the_limit(lab: Lab) -> None:
-    limits = Limits(output=100_000, cpu=2.0, real=5.0)
+    limits = Limits(output=100_000, cpu=4.0, real=30.0)
     no_lines, lines, stderr, both, exact = await lab.run(
         "import os\nwhile True: os.write(1, b'x' * 65536)",
         "while True: print('line')",
@@ -22,13 +42,13 @@ async def test_floods_are_cut_at_the_limit(lab: Lab) -> None:
         limits=limits,
     )
 
-    assert (no_lines.exit_code, no_lines.flags) == (-9, Flag.OUTPUT)
+    assert no_lines.end == (-9, Flag.OUTPUT)
     assert no_lines.stdout == b"x" * 100_000
-    assert (lines.exit_code, lines.flags) == (-9, Flag.OUTPUT)
+    assert lines.end == (-9, Flag.OUTPUT)
     assert lines.stdout == b"line\n" * 20_000
-    assert (stderr.exit_code, stderr.flags, len(stderr.stderr)) == (-9, Flag.OUTPUT, 100_000)
-    assert (both.exit_code, both.flags, len(both.stderr)) == (-9, Flag.OUTPUT, 100_000)
-    assert (exact.exit_code, exact.flags) == (0, Flag(0))
+    assert (stderr.end, len(stderr.stderr)) == ((-9, Flag.OUTPUT), 100_000)
+    assert (both.end, len(both.stderr)) == ((-9, Flag.OUTPUT), 100_000)
+    assert exact.end == (0, 0)
     assert (len(exact.stdout), len(exact.stderr)) == (100_000, 100_000)
 
 
@@ -38,8 +58,8 @@ async def test_what_was_written_before_the_end_is_all_there(lab: Lab) -> None:
         "import os; os.write(1, b'y' * 60_000); os.kill(os.getpid(), 9)",
     )
 
-    assert (big.exit_code, len(big.stdout)) == (0, 1_000_000)
-    assert (killed.exit_code, len(killed.stdout)) == (-9, 60_000)
+    assert (big.end, len(big.stdout)) == ((0, 0), 1_000_000)
+    assert (killed.end, len(killed.stdout)) == ((-9, 0), 60_000)
 
 
 async def test_standard_input_is_given_whole_or_not_at_all(lab: Lab) -> None:
@@ -60,7 +80,7 @@ async def test_standard_input_is_given_whole_or_not_at_all(lab: Lab) -> None:
     assert closed.stdout == b"closed\n"
     assert slow.stdout == b"slow\n"
     assert by_name.stdout == b"3072000\n"
-    assert {report.exit_code for report in (echo, counter, unread, closed, slow)} == {0}
+    assert {ran.end for ran in (echo, counter, unread, closed, slow, by_name)} == {(0, 0)}
 
 
 async def test_giants_and_multitudes_stay_in_their_bounds(lab: Lab) -> None:
@@ -100,20 +120,20 @@ os.chmod(".", 0)
 print("deep")
 """,
         "import os; print(os.listdir(), os.listdir('/tmp'), os.listdir('/dev/shm'))",
-        limits=Limits(cpu=5.0, real=10.0),
+        limits=Limits(cpu=5.0, real=30.0, file_size=32 * MIB),
     )
 
     assert giants.stdout.endswith(b"File too large\n")
-    assert (allocated.exit_code, allocated.stdout) == (0, b"No space left on device\n")
+    assert (allocated.end, allocated.stdout) == ((0, 0), b"No space left on device\n")
     assert many.stdout == b"".join(
         b"%s No space left on device True\n" % folder for folder in (b".", b"/tmp", b"/dev/shm")
     )
     assert deep.stdout == b"deep\n"
-    assert (after.exit_code, after.stdout) == (0, b"['4.py'] [] []\n")
+    assert (after.end, after.stdout) == ((0, 0), b"['4.py'] [] []\n")
 
 
 async def test_a_file_above_its_bound_is_an_output_verdict(lab: Lab) -> None:
-    report = await lab.compile(
+    compiled = await lab.compile(
         """
         #include <fcntl.h>
         #include <unistd.h>
@@ -122,7 +142,7 @@ async def test_a_file_above_its_bound_is_an_output_verdict(lab: Lab) -> None:
         (),
     )
 
-    assert (report.cases[0].exit_code, report.cases[0].flags) == (-25, Flag.OUTPUT)
+    assert [case.end for case in compiled.cases] == [(-25, Flag.OUTPUT)]
 
 
 async def test_odd_names_and_modes_are_wiped(lab: Lab) -> None:
@@ -145,7 +165,7 @@ print("odd")
     )
 
     assert odd.stdout == b"odd\n"
-    assert (after.exit_code, after.stdout) == (0, b"['1.py'] [] []\n")
+    assert (after.end, after.stdout) == ((0, 0), b"['1.py'] [] []\n")
 
 
 ARTIFACTS = r"""
@@ -157,13 +177,14 @@ open("secret", "w").write("secret"); os.chmod("secret", 0)
 open("sub/dir/deep", "w").write("deep"); os.chmod("sub/dir", 0)
 os.symlink("plain", "symlink"); os.symlink("/etc/passwd", "passwd"); os.symlink("sub", "subLink")
 open("linked", "w").write("x"); os.link("linked", "hard")
-try: os.link("given", "hardGiven")
-except PermissionError: pass  # most kernels forbid it already
+os.link("given", "hardGiven")
 os.mkfifo("fifo")
-open("sparse", "w").truncate(20 << 20)
+with open("holes", "wb") as file:
+    file.truncate(20_000); file.seek(10_000); file.write(b"x")
+os.chmod(".", 0)
 """
 
-THERE = ("plain", "secret", "sub/dir/deep")
+THERE = ("plain", "secret", "sub/dir/deep", "holes")
 
 NOT_THERE = (
     "setuid",
@@ -175,7 +196,6 @@ NOT_THERE = (
     "given",
     "hardGiven",
     "fifo",
-    "sparse",
     "nothing",
     "linked/x",
 )
@@ -184,87 +204,181 @@ LOOK = """
 import os
 for path in ("plain", "secret", "sub/dir/deep"):
     state = os.stat(path)
-    print(path, open(path).read(), oct(state.st_mode & 0o7777), state.st_uid)
+    print(path, open(path).read(), oct(state.st_mode & 0o7777), state.st_uid == os.getuid())
 """
 
 
-async def test_only_regular_files_of_ones_own_are_artifacts(sandbox: FreshSandbox) -> None:
-    make = Process(
-        "make", ("python3", "make.py"), GENTLE, ("make.py", "given"), artifacts=THERE + NOT_THERE
-    )
-    files = (
-        File("make.py", ARTIFACTS.encode()),
-        File("given", b"x"),
-        File("look.py", LOOK.encode()),
-    )
-
-    refused = await sandbox.execute(
-        ExecutionRequest("python", files, cases=(make,)), run="artifacts", slot=1
-    )
-    kept = await sandbox.execute(
-        ExecutionRequest(
-            "python",
-            files,
-            compile=replace(make, artifacts=THERE),
-            cases=(Process("look", ("python3", "look.py"), GENTLE, ("look.py", *THERE)),),
+async def test_only_regular_files_of_ones_own_are_artifacts(lab: Lab) -> None:
+    paths = (*THERE, *NOT_THERE)
+    make = Stage(
+        "make",
+        (python("make.py", ("given",), Limits(cpu=2.0, real=30.0, file_size=32 * MIB)),),
+        (
+            *outputs("make.py"),
+            *(Pipe(WorkFile("make.py", path), Artifact(f"left {path}")) for path in paths),
         ),
-        run="artifacts",
-        slot=1,
+    )
+    keep = Stage(
+        "make",
+        make.processes,
+        tuple(Pipe(WorkFile("make.py", path), Artifact(path, returned=False)) for path in THERE),
     )
 
-    (report,) = refused.cases
-    assert (report.exit_code, report.stderr) == (0, b"")
-    assert report.missing == NOT_THERE
-    assert kept.cases[0].stdout.decode().splitlines() == [
-        "plain plain 0o555 0",
-        "secret secret 0o555 0",
-        "sub/dir/deep deep 0o555 0",
+    report = await lab.execute(
+        Case("refused", (make,)),
+        Case("kept", (keep, alone(python("look.py", THERE)))),
+        files={"make.py": ARTIFACTS, "given": b"x", "look.py": LOOK},
+    )
+
+    (refused,), (left, looked) = (case.stages for case in report.cases)
+    assert (refused.processes[0].exit_code, refused.content("err")) == (0, b"")
+    missing = tuple(artifact.name for artifact in refused.artifacts if artifact.missing)
+    assert missing == tuple(f"left {path}" for path in NOT_THERE)
+    assert refused.content("left sub/dir/deep") == b"deep"
+    assert refused.content("left holes") == bytes(10_000) + b"x" + bytes(9_999)
+    assert [artifact.content for artifact in left.artifacts] == [None] * len(THERE)
+    assert looked.content("out").decode().splitlines() == [
+        "plain plain 0o755 True",
+        "secret secret 0o755 True",
+        "sub/dir/deep deep 0o755 True",
     ]
 
 
-async def test_a_missing_artifact_of_the_compilation_stops_the_request(
-    sandbox: FreshSandbox,
-) -> None:
-    for argv, exit_code in (
-        (("true",), 0),
-        (("false",), 1),
-        (("nonsense",), 127),
-        (("/etc/passwd",), 126),
-    ):
-        report = await sandbox.execute(
-            ExecutionRequest(
-                image="python",
-                files=(),
-                compile=Process("compile", argv, GENTLE, artifacts=("main",)),
-                cases=(Process("case", ("./main",), GENTLE, ("main",)),),
-            ),
-            run="compile",
-            slot=1,
-        )
+async def test_what_does_not_come_about_stops_its_case(lab: Lab) -> None:
+    ends = {
+        ("true",): (0, 0),
+        ("false",): (1, 0),
+        ("nonsense",): (127, 0),
+        ("/etc/passwd",): (126, 0),
+        ("true", "x" * 200_000): (126, 0),
+    }
+    main = Stage("main", (Process("main", ("./main",), Limits(), (Placement("main", "main"),)),))
 
-        assert report.compile is not None
-        assert (report.compile.exit_code, report.compile.missing) == (exit_code, ("main",))
-        assert report.cases == ()
-
-
-async def test_files_are_laid_out_in_folders_and_cannot_be_written(lab: Lab) -> None:
-    (report,) = await lab.run(
-        r"""
-import os, sys
-for path in ("data/a.txt", "data/deep/b.txt"):
-    print(open(path).read())
-    for change in (
-        lambda: open(path, "a"), lambda: os.chmod(path, 0o777), lambda: os.chown(path, 1, 1)
-    ):
-        try: change()
-        except PermissionError: pass
-        else: print("allowed")
-open("data/new", "w").close()  # the folder is theirs
-os.unlink("data/a.txt"); open("data/a.txt", "w").write("mine")
-print(open("data/a.txt").read())
-""",
-        files=(File("data/a.txt", b"a"), File("data/deep/b.txt", b"b")),
+    report = await lab.execute(
+        *(
+            Case(
+                f"{number}",
+                (
+                    Stage(
+                        "make",
+                        (Process("make", argv, Limits()),),
+                        (Pipe(WorkFile("make", "main"), Artifact("main")),),
+                    ),
+                    main,
+                ),
+            )
+            for number, argv in enumerate(ends)
+        ),
+        files={},
     )
 
-    assert (report.exit_code, report.stderr) == (0, b"")
-    assert report.stdout == b"a\nb\nmine\n"
+    for case, end in zip(report.cases, ends.values(), strict=True):
+        (stage,) = case.stages
+        process = stage.processes[0]
+        assert (process.exit_code, process.flags, stage.artifacts[0].missing) == (*end, True)
+
+
+async def test_files_are_the_programs_own(lab: Lab) -> None:
+    report = await lab.execute(
+        Case("first", (alone(python("change.py", ("data/a", "data/deep/b"))),)),
+        Case("second", (alone(python("look.py", ("data/a", "data/deep/b"))),)),
+        files={
+            "change.py": """
+import os
+for path in ("data/a", "data/deep/b"):
+    os.chmod(path, 0o777)
+    open(path, "a").write("changed")
+open("data/new", "w").close()
+os.unlink("data/a")
+""",
+            "look.py": "print(open('data/a').read(), open('data/deep/b').read())",
+            "data/a": b"a",
+            "data/deep/b": b"b",
+        },
+    )
+
+    change, look = map(ran, report.cases)
+    assert (change.end, change.stderr) == ((0, 0), b"")
+    assert (look.end, look.stdout) == ((0, 0), b"a b\n")
+
+
+async def test_who_reads_its_own_output_cheats_nobody_but_itself(lab: Lab) -> None:
+    steal = """
+import os, time
+mine = os.open("/proc/self/fd/1", os.O_RDONLY | os.O_NONBLOCK)
+end = time.monotonic() + 0.5
+writes = os.fork()
+while time.monotonic() < end:
+    if writes: os.write(1, b"x")
+    try: os.read(mine, 65536)
+    except BlockingIOError: pass
+if writes: time.sleep(60)
+"""
+    limits = Limits(cpu=3.0, real=2.0)
+    thief = python("steal", limits=limits)
+    judge = replace(python("judge", limits=limits), role=Role.GRADER)
+    to_judge = Pipe(Descriptor("steal", 1), Descriptor("judge", 0))
+
+    report = await lab.execute(
+        Case("kept", (alone(thief),)),
+        # Once the judge has ended it is we who read.
+        Case("piped", (Stage("both", (judge, thief), (to_judge,)),)),
+        files={"steal": steal, "judge": ""},
+    )
+
+    for case in report.cases:
+        end = case.stages[0].process("steal")
+        assert (end.exit_code, end.flags) == (-9, Flag.REAL)
+
+
+async def test_what_is_told_cannot_be_changed(lab: Lab) -> None:
+    spoil = """
+import fcntl, mmap, os
+os.fchmod(0, 0o777) if os.stat(0).st_uid == os.getuid() else None
+for change in (
+    lambda: os.write(os.open("/proc/self/fd/0", os.O_RDWR), b"spoilt"),
+    lambda: os.ftruncate(os.open("/proc/self/fd/0", os.O_RDWR), 0),
+    lambda: mmap.mmap(os.open("/proc/self/fd/0", os.O_RDWR), 4, prot=mmap.PROT_WRITE),
+    lambda: os.fallocate(0, 3, 0, 4096),
+    lambda: fcntl.fcntl(0, 1033, 0),
+):
+    try: change(); print("changed")
+    except (OSError, AttributeError): pass
+if os.stat(0).st_uid == os.getuid(): os.fchmod(0, 0)
+os.lseek(0, 3, 0)
+"""
+    told = Pipe(Resource("told"), Descriptor("spoil.py", 0))
+    heard = Pipe(Resource("told"), Descriptor("hear.py", 0))
+    again = Process(
+        "again",
+        ("python3", "hear.py"),
+        Limits(),
+        (Placement("hear.py", "hear.py"),),
+    )
+    report = await lab.execute(
+        Case(
+            "one after another",
+            (
+                alone(python("spoil.py"), told),
+                Stage(
+                    "hear",
+                    (python("hear.py"), again),
+                    (
+                        *outputs("hear.py", "a."),
+                        heard,
+                        *outputs("again", "b."),
+                        Pipe(Resource("told"), Descriptor("again", 0)),
+                    ),
+                ),
+            ),
+        ),
+        files={"spoil.py": spoil, "hear.py": "print(input())", "told": b"what is told\n"},
+    )
+
+    spoilt, heard_by = report.cases[0].stages
+    assert (spoilt.content("out"), spoilt.content("err")) == (b"", b"")
+    assert heard_by.content("a.out") == heard_by.content("b.out") == b"what is told\n"
+
+
+async def test_the_next_submission_is_judged_as_ever(lab: Lab) -> None:
+    await check_all_is_well(lab)

@@ -128,10 +128,11 @@ async def test_a_new_runner_changes_every_image_but_the_base(
     engine: FakeEngine, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await build(engine, folder)
-    newer = tmp_path / "runner.py"
-    newer.write_text("# newer\n")
+    newer = tmp_path / "newer"
+    newer.mkdir()
+    (newer / "runner.py").write_text("# newer\n")
 
-    monkeypatch.setattr(images, "RUNNER_FILE", newer)
+    monkeypatch.setattr(images, "RUNNER_FOLDER", newer)
 
     assert await build(engine, folder) == ["commserver/c:latest", "commserver/c-extra:latest"]
 
@@ -180,7 +181,28 @@ def test_a_context_is_the_same_bytes_for_the_same_content(folder: Path) -> None:
 
     assert pack_context(folder / "c-extra", "FROM x\n", with_runner=True) == first
     with tarfile.open(fileobj=io.BytesIO(first)) as tar:
-        assert tar.getnames() == ["Dockerfile", "lib.h", "runner.py"]
+        names = tar.getnames()
+    assert names == sorted(names)
+    assert {"Dockerfile", "lib.h", "commserver-runner/runner.py"} <= set(names)
+
+
+def test_our_programs_are_copied_with_their_folders_and_nothing_else(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = tmp_path / "ours"
+    for name in ("runner.py", "__init__.py", "stand_in/subprocess.py", "__pycache__/runner.pyc"):
+        (ours / name).parent.mkdir(parents=True, exist_ok=True)
+        (ours / name).write_text("")
+    monkeypatch.setattr(images, "RUNNER_FOLDER", ours)
+
+    context = pack_context(folder / "c", "FROM x\n", with_runner=True)
+
+    with tarfile.open(fileobj=io.BytesIO(context)) as tar:
+        assert tar.getnames() == [
+            "Dockerfile",
+            "commserver-runner/runner.py",
+            "commserver-runner/stand_in/subprocess.py",
+        ]
 
 
 def test_folders_without_a_dockerfile_are_none_of_ours(folder: Path) -> None:

@@ -1,10 +1,14 @@
-"""What the runner reads: requests, and the kernel's accounts of what a program used."""
+"""What the runner reads of the kernel, and how it spells its frames."""
 
+import os
+import time
 from pathlib import Path
 
 import pytest
 
+from commserver.core import execution
 from commserver.core.execution import Flag
+from commserver.engine import frames
 from commserver.engine.runner import runner
 
 MEMORY_V1 = b"""cache 20000768
@@ -69,6 +73,7 @@ def test_a_meter_on_the_older_cgroups(tmp_path: Path, cpuacct: str) -> None:
             f"{cpuacct}/cpuacct.usage": b"90000000000000\n",
             "memory/memory.stat": MEMORY_V1,
             "memory/memory.oom_control": OOM_V1,
+            "memory/memory.kmem.usage_in_bytes": b"16777316\n",
         },
     )
 
@@ -76,7 +81,8 @@ def test_a_meter_on_the_older_cgroups(tmp_path: Path, cpuacct: str) -> None:
 
     assert meter.facts() == {"version": 1, "cpu": True, "memory": True, "kills": True}
     assert 0 < meter.cpu() < 90_000  # our own is taken off
-    assert (meter.memory(), meter.kills()) == (3_000_500, 2)
+    # Of the kernel's own, 16 MiB are free.
+    assert (meter.memory(), meter.kills()) == (3_000_600, 2)
 
 
 def test_a_meter_on_the_newer_cgroup_reads_the_files_anew_each_time(tmp_path: Path) -> None:
@@ -98,29 +104,49 @@ def test_a_meter_on_the_newer_cgroup_reads_the_files_anew_each_time(tmp_path: Pa
     (tmp_path / "memory.stat").write_bytes(b"anon 1\nshmem 2\n")
     assert meter.cpu() - before == pytest.approx(1.0, abs=0.2)
     assert meter.memory() == 3
+    (tmp_path / "memory.stat").write_bytes(
+        b"anon 1\nshmem 2\nkernel 16778216\nslab_reclaimable 500\nsock 30\n"
+    )
+    assert meter.memory() == 3 + 500 + 30
 
 
-def test_a_meter_without_any_cgroup_asks_proc(tmp_path: Path) -> None:
+def test_a_meter_without_any_cgroup_knows_nothing(tmp_path: Path) -> None:
     meter = runner.Meter(str(tmp_path / "nothing"))
 
     assert meter.facts() == {"version": 1, "cpu": False, "memory": False, "kills": False}
-    assert meter.kills() == 0
+    assert not meter.whole
+    assert (meter.cpu(), meter.memory(), meter.kills()) == (0.0, 0, 0)
 
 
-def test_proc_is_summed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stats = [b"7 (a) b) S " + b" ".join(b"%d" % n for n in range(4, 60)), b"8 (x) R" + b" 1" * 50]
-    statuses = [b"Name:\tRssAnon:\nRssAnon:\t   100 kB\nRssFile:\t 9 kB\nRssShmem:\t 20 kB\n"]
-    files = {"stat": stats, "status": statuses}
-    monkeypatch.setattr(runner, "proc_files", files.__getitem__)
-    monkeypatch.setattr(runner, "BOX", str(tmp_path))
-    monkeypatch.setattr(runner, "SHARED", ())
+def test_a_process_is_read_whatever_it_calls_itself() -> None:
+    stat = b"7 (a) b) S " + b" ".join(b"%d" % n for n in range(4, 60))
+    status = (
+        b"Name:\tUid: 5 RssAnon: 9\nUid:\t8\t9\t9\t9\n"
+        b"RssAnon:\t   100 kB\nRssFile:\t 9 kB\nRssShmem:\t 20 kB\n"
+    )
 
-    # Fields 14 to 17 of proc(5), and whatever our own children have used.
-    assert runner.proc_cpu() >= (14 + 15 + 16 + 17 + 4) / 100
-    assert runner.proc_memory() >= 120 * 1024
+    seen = runner.Seen(stat, status)
+
+    # Fields 4, 16 and 17 of proc(5).
+    assert (seen.parent, seen.uid, seen.memory) == (4, 8, 120 * 1024)
+    assert seen.waited == pytest.approx((16 + 17) / os.sysconf("SC_CLK_TCK"))
 
 
-def test_flags_are_the_cores() -> None:
+def test_everybody_but_oneself_is_surveyed() -> None:
+    table = runner.survey()
+
+    assert os.getpid() not in table
+    assert table[os.getppid()].memory > 0
+
+
+def test_what_a_process_used_is_known_by_its_number() -> None:
+    before = time.process_time()
+
+    assert before <= runner.cpu_clock(os.getpid()) <= time.process_time()
+    assert runner.cpu_clock(1 << 22) == 0.0  # above the largest that there can be
+
+
+def test_numbers_are_the_cores() -> None:
     assert (runner.CPU, runner.MEMORY, runner.REAL, runner.SECURITY, runner.OUTPUT) == (
         Flag.CPU,
         Flag.MEMORY,
@@ -128,6 +154,11 @@ def test_flags_are_the_cores() -> None:
         Flag.SECURITY,
         Flag.OUTPUT,
     )
+    assert runner.CONTROL_FD == execution.CONTROL_FD
+    assert (runner.RESULT_FD, runner.INPUT_FD) == (execution.RESULT_FD, execution.INPUT_FD)
+    assert set(runner.NICE) == set(runner.OOM_SCORE) == set(execution.Role)
+    assert runner.VERSION == frames.RUNNER_VERSION
+    assert runner.MAX_RUNS == frames.MAX_RUNS
 
 
 @pytest.mark.parametrize(
@@ -173,84 +204,6 @@ def test_json_goes_there_and_back(value: object) -> None:
 def test_what_is_not_one_json_object_is_refused(text: bytes) -> None:
     with pytest.raises(runner.BrokenRequest):
         runner.from_json(text)
-
-
-TASK: dict[str, object] = {
-    "name": "one",
-    "argv": ["./main"],
-    "files": [],
-    "artifacts": [],
-    "stdin": 3,
-    "cpu": 1,
-    "real": 2.5,
-    "memory": 1 << 26,
-    "output": 1 << 20,
-}
-
-HEADER: dict[str, object] = {
-    "frame": "request",
-    "uid": 200_000,
-    "nofile": 256,
-    "fsize": 1,
-    "stack": 1,
-    "artifact": 1,
-    "files": [{"path": "main", "size": 4}],
-    "compile": None,
-    "cases": [TASK],
-}
-
-
-def test_a_request_is_read() -> None:
-    request = runner.Request(HEADER, 7)
-
-    assert (request.uid, request.files, request.compile) == (200_000, [("main", 4)], False)
-    assert [(task.name, task.cpu, task.real) for task in request.tasks] == [("one", 1.0, 2.5)]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"frame": "hello"},
-        {"uid": 0},
-        {"uid": 1 << 31},
-        {"uid": True},
-        {"uid": "200000"},
-        {"nofile": -1},
-        {"fsize": 1.5},
-        {"stack": 1 << 54},
-        {"artifact": None},
-        {"files": None},
-        {"files": ["main"]},
-        {"files": [{"path": "../main", "size": 4}]},
-        {"files": [{"path": "main", "size": 5}]},
-        {"compile": []},
-        {"compile": {}},
-        {"cases": {}},
-        {"cases": [None]},
-        {"cases": []},
-        *(
-            {"cases": [{**TASK, key: value}]}
-            for key, value in {
-                "name": None,
-                "argv": [],
-                "files": ["/x"],
-                "artifacts": [1],
-                "stdin": 4,
-                "cpu": 0,
-                "real": -1,
-                "memory": "1",
-                "output": None,
-            }.items()
-        ),
-        {"cases": [{**TASK, "argv": [""]}]},
-        {"cases": [{**TASK, "argv": ["a\0"]}]},
-        {"cases": [{**TASK, "argv": ["\ud800"]}]},
-        {"cases": [{**TASK, "cpu": 86_401}]},
-    ],
-)
-def test_a_broken_request_is_refused(change: dict[str, object]) -> None:
-    with pytest.raises(runner.BrokenRequest):
-        runner.Request({**HEADER, **change}, 7)
 
 
 def test_programs_are_looked_up_as_a_shell_would() -> None:

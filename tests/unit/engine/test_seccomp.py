@@ -7,7 +7,7 @@ import pytest
 
 from commserver.engine import seccomp
 
-PROFILE: dict[str, Any] = json.loads(seccomp.profile())
+PROFILE: dict[str, Any] = json.loads(seccomp.profile(namespaces=False))
 RULES: list[dict[str, Any]] = PROFILE["syscalls"]
 
 FORBIDDEN = [
@@ -128,6 +128,34 @@ def test_what_programs_need_is_allowed() -> None:
 
 def test_it_says_where_it_comes_from() -> None:
     assert "Apache License 2.0" in PROFILE["origin"]
+
+
+def test_a_runner_that_makes_namespaces_may_call_what_that_takes_and_nothing_else() -> None:
+    def unconditional(profile: dict[str, Any]) -> set[str]:
+        rules = profile["syscalls"]
+        return {name for rule in rules if "args" not in rule for name in rule["names"]}
+
+    nested = json.loads(seccomp.profile(namespaces=True))
+
+    assert unconditional(nested) - unconditional(PROFILE) == {
+        *("clone", "mount", "pivot_root", "sethostname", "umount2", "unshare")
+    }
+    conditional = [rule for rule in nested["syscalls"] if "args" in rule]
+    assert conditional == [rule for rule in RULES if "args" in rule and rule["names"] != ["clone"]]
+    assert "clone3" not in {
+        name
+        for rule in nested["syscalls"]
+        if rule["action"] == "SCMP_ACT_ALLOW"
+        for name in rule["names"]
+    }
+
+
+def test_what_the_runner_itself_needs_is_allowed() -> None:
+    (plain, *_) = RULES
+
+    assert {"capset", "close_range", "memfd_create", "pidfd_open", "prctl", "seccomp"} <= set(
+        plain["names"]
+    )
 
 
 def test_conditional_rules_of_the_default_are_left_out() -> None:
