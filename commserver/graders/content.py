@@ -12,7 +12,8 @@ class Content:
     """Everything a verdict depends on; equal contents have equal hashes.
 
     language: ours, not the platform's spelling. files: name and text, sorted by name.
-    grader: the newest `scripts` row of the exercise, as it stands.
+    grader: the newest `scripts` row of the exercise, as it stands; files that it keeps in the file
+    store are in it by their hashes.
     """
 
     language: str

@@ -1,207 +1,192 @@
 """Exercises of kind `tests`: inputs, and what must come out of them."""
 
-import signal
-from collections.abc import Sequence
-from pathlib import PurePosixPath
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
 
 from commserver.core.execution import (
-    CaseVerdict,
+    Artifact,
+    Case,
+    Descriptor,
     ExecutionReport,
     ExecutionRequest,
     File,
-    Flag,
+    Limits,
+    Pipe,
+    Placement,
     Process,
-    ProcessReport,
-    Status,
-    Verdict,
+    Resource,
+    Stage,
+    StageReport,
 )
-from commserver.core.paths import is_safe
-from commserver.core.text import clean_text
-from commserver.errors import DefinitionError
-from commserver.graders.checkers import CHECKERS
-from commserver.graders.content import Content
-from commserver.graders.definition import Case, Definition, parse
-from commserver.graders.languages import COMPILE_LIMITS, LANGUAGES, Language
-
-SHOWN = 2048  # bytes of an input, an output or a message that a student is shown
-
-# Memory first: a program that is ended for want of memory has often used up its time as well.
-_BY_FLAG = (
-    (Flag.MEMORY, Status.MEMORY),
-    (Flag.OUTPUT, Status.OUTPUT),
-    (Flag.CPU, Status.CPU_TIME),
-    (Flag.REAL, Status.REAL_TIME),
-    (Flag.SECURITY, Status.SECURITY),
+from commserver.core.verdicts import Status, Verdict
+from commserver.errors import GraderError
+from commserver.graders.checkers import CHECKERS, Checker, floats
+from commserver.graders.definition import CheckerTable, Definition
+from commserver.graders.materials import Materials, OneCase
+from commserver.graders.nearness import close
+from commserver.graders.programs import Program, check_compiled, ended, kept_of
+from commserver.graders.showing import (
+    Result,
+    complaints,
+    difference,
+    ending,
+    not_compiled,
+    status_of,
+    verdict,
 )
+from commserver.graders.submission import Submission, compile_failure
+
+PROGRAM = "program"
+CHECKER = "checker"
+_SEEN = ("input", "output", "expected")  # what a checker is shown, in the order of its arguments
 
 
-def plan(content: Content) -> ExecutionRequest | Verdict:
-    """Return what has to be run, or the verdict when the files cannot even be started.
+@dataclass(frozen=True, slots=True)
+class TestsPlan:
+    """What is run for the cases, and how their ends are judged."""
+
+    __test__ = False  # no class of tests, whatever pytest thinks of its name
+
+    request: ExecutionRequest
+    grade_max: int
+    cases: tuple[OneCase, ...] = field(repr=False)
+    check: Checker | Program = field(repr=False)
+
+    def judge(self, report: ExecutionReport) -> Verdict:
+        """Return what the measured run is worth; our own checkers compare here, outside.
+
+        Raises:
+            GraderError: the teacher's checker broke.
+        """
+        if why := compile_failure(report):
+            return not_compiled(unjudged(self.cases), self.grade_max, why)
+        check_compiled(report)
+        results = [
+            self._judged(case, became.stages)
+            for case, became in zip(self.cases, report.cases, strict=True)
+        ]
+        return verdict(results, self.grade_max)
+
+    def close(self, report: ExecutionReport) -> bool:
+        """Return whether a program ended by itself close to its cpu limit."""
+        return close(self.request, report)
+
+    def _judged(self, case: OneCase, stages: tuple[StageReport, ...]) -> Result:
+        stage = stages[0]
+        process = stage.process(PROGRAM)
+        status = status_of(process)
+        output = stage.content("output")
+        earned = 0
+        said: list[str] = []
+        notes: tuple[tuple[str, bytes], ...] = ()
+        if status is Status.RUNTIME_ERROR:
+            said.append(ending(process.exit_code))
+        elif status is not Status.ACCEPTED:
+            pass  # its name says all
+        elif isinstance(self.check, Program):
+            checker = ended(self.check.path, CHECKER, stages[1])
+            try:
+                status, earned = checker.decided(case.points)
+            except GraderError as fault:
+                raise fault.of_case(case.name) from fault
+            said += checker.told.said
+            notes = checker.notes
+        elif found := self.check(output, case.expected):
+            status = found.status
+            said.append(difference(found))
+        else:
+            earned = case.points
+        shown = (
+            ("input", case.input),
+            ("expected", case.expected),
+            ("your output", output),
+            ("your errors", complaints(stage.content("errors"))),
+        )
+        return Result(
+            case.name,
+            status,
+            earned,
+            case.points,
+            case.hidden,
+            case.hint,
+            (process,),
+            tuple(said),
+            shown,
+            notes,
+        )
+
+
+def plan_tests(
+    definition: Definition,
+    materials: Materials,
+    submission: Submission,
+    *,
+    image: str,
+    grade_max: int,
+) -> TestsPlan:
+    """Return what has to be run for the cases.
 
     Raises:
-        DefinitionError: the exercise is wrong; the teacher's fault.
+        DefinitionError: the exercise does not say which file is run, or lost one of its own.
     """
-    definition = parse(content.grader)
-    language = LANGUAGES[content.language]
-    if definition.language != content.language:
-        raise DefinitionError(
-            [f"language: the course is in {content.language}, not in {definition.language}"]
-        )
-    names = [name for name, _ in content.files]
-    problem = _unusable(names, definition.submission.files, language)
-    if problem:
-        return _not_compiled(definition, content.grade_max, problem)
-    main = _main(names, definition.submission.files, language)
-    files = tuple(File(name, _packed(text)) for name, text in content.files)
-    given = tuple(names)
-    if language.compile:
-        sources = tuple(_argument(name) for name in names if name.endswith(language.sources))
-        if not sources:
-            return _not_compiled(
-                definition, content.grade_max, f"there is no {' or '.join(language.sources)} file"
-            )
-        compile_step = Process(
-            "compile",
-            (*language.compile, *sources, *language.link),
-            COMPILE_LIMITS,
-            files=given,
-            artifacts=(language.program,),
-        )
-        given = (language.program,)
-    else:
-        compile_step = None
-    limits = definition.resolved_limits()
-    argv = tuple(part.format(main=main) for part in language.run)
-    cases = tuple(
-        Process(str(number), argv, limits, files=given, stdin=case.input.encode())
-        for number, case in enumerate(definition.cases)
+    cases = materials.cases()
+    limits = definition.limits_of(submission.language.name)
+    check = _checker(definition, materials)
+    program = check if isinstance(check, Program) else None
+    files: list[File] = [*submission.files, *(program.files if program else ())]
+    planned: list[Case] = []
+    for number, case in enumerate(cases):
+        brought = {"input": File(f"case/{number}/input", case.input)}
+        if program:
+            brought["expected"] = File(f"case/{number}/expected", case.expected)
+        files += brought.values()
+        stages = [_run(submission, limits, brought["input"].name)]
+        if program:
+            stages.append(_check_stage(program, brought))
+        planned.append(Case(str(number), tuple(stages)))
+    request = ExecutionRequest(
+        image,
+        tuple(files),
+        tuple(planned),
+        (*submission.prepare, *(program.prepare if program else ())),
     )
-    return ExecutionRequest(language.image, files, cases, compile=compile_step)
+    return TestsPlan(request, grade_max, cases, check)
 
 
-def judge(content: Content, report: ExecutionReport) -> Verdict:
-    """Return what the measured run is worth; compares outside the sandbox."""
-    definition = parse(content.grader)
-    if report.compile and not report.compile.ok:
-        return _not_compiled(definition, content.grade_max, _compiler_says(report.compile))
-    check = CHECKERS[definition.checker]
-    judged: list[CaseVerdict] = []
-    lines: list[str] = []
-    for case, process in zip(definition.cases, report.cases, strict=True):
-        status = _status(process)
-        if status is Status.ACCEPTED and not check(process.stdout, case.expected.encode()):
-            status = Status.WRONG_ANSWER
-        earned = case.points if status is Status.ACCEPTED else 0
-        judged.append(
-            CaseVerdict(
-                case.name, status, earned, case.points, process.cpu, process.real, process.memory
-            )
-        )
-        lines += _told(case, status, earned, process)
-    return Verdict(
-        status=next((c.status for c in judged if c.status is not Status.ACCEPTED), Status.ACCEPTED),
-        grade=grade(
-            content.grade_max, sum(c.earned for c in judged), sum(c.points for c in judged)
-        ),
-        grade_max=content.grade_max,
-        log=clean_text("\n".join(lines)),
-        cases=tuple(judged),
+def unjudged(cases: tuple[OneCase, ...]) -> tuple[Result, ...]:
+    """Return the cases of a program that was never started."""
+    return tuple(Result(case.name, Status.COMPILE_ERROR, 0, case.points) for case in cases)
+
+
+def _checker(definition: Definition, materials: Materials) -> Checker | Program:
+    checker = definition.checker
+    if not isinstance(checker, CheckerTable):
+        return CHECKERS[checker]
+    if checker.program is not None:
+        return Program("checker", checker.program, materials.teachers())
+    assert checker.tolerance is not None  # `parse` let it through
+    return partial(floats, tolerance=checker.tolerance)
+
+
+def _run(submission: Submission, limits: Limits, given: str) -> Stage:
+    """Return the stage that runs the student's program once."""
+    process = Process(PROGRAM, submission.argv, limits, submission.started)
+    pipes = (
+        Pipe(Resource(given), Descriptor(PROGRAM, 0)),
+        Pipe(Descriptor(PROGRAM, 1), Artifact("output")),
+        Pipe(Descriptor(PROGRAM, 2), Artifact("errors")),
     )
+    return Stage("run", (process,), pipes)
 
 
-def grade(grade_max: int, earned: int, total: int) -> int:
-    """Return floor(grade_max * earned / total + 1/2), the full grade only for all points."""
-    if earned >= total:
-        return grade_max
-    return max(0, min((2 * grade_max * earned + total) // (2 * total), grade_max - 1))
+def _check_stage(program: Program, brought: Mapping[str, File]) -> Stage:
+    """Return the stage in which the teacher's checker looks at what came out.
 
-
-def _status(process: ProcessReport) -> Status:
-    for flag, status in _BY_FLAG:
-        if process.flags & flag:
-            return status
-    return Status.ACCEPTED if process.exit_code == 0 else Status.RUNTIME_ERROR
-
-
-def _argument(name: str) -> str:
-    """Return a file as a compiler is told of it: as it is called, since that is what it repeats."""
-    return f"./{name}" if name.startswith("@") else name
-
-
-def _unusable(names: Sequence[str], wanted: Sequence[str], language: Language) -> str:
-    """Return in a student's words why these files cannot be run, "" when they can."""
-    folders = {folder for name in names for folder in _folders(name)}
-    for name in names:
-        if not is_safe(name) or name in folders or language.program in (name, *_folders(name)):
-            return f"a file cannot be called {name!r}"
-    missing = [name for name in wanted if name not in names]
-    if missing:
-        return f"{', '.join(missing)} is missing; you handed in {', '.join(names)}"
-    return ""
-
-
-def _folders(name: str) -> list[str]:
-    return [str(folder) for folder in PurePosixPath(name).parents]
-
-
-def _main(names: Sequence[str], wanted: Sequence[str], language: Language) -> str:
-    if wanted:
-        return wanted[0]
-    if len(names) == 1:
-        return names[0]
-    if language.main in names:
-        return language.main
-    raise DefinitionError([f"submission.files: says not which of {', '.join(names)} is run"])
-
-
-def _packed(text: str) -> bytes:
-    """Return a file as the sandbox gets it: platforms keep what a browser's text box sent."""
-    return text.replace("\r\n", "\n").encode("utf-8", "replace")
-
-
-def _not_compiled(definition: Definition, grade_max: int, why: str) -> Verdict:
-    cases = tuple(
-        CaseVerdict(case.name, Status.COMPILE_ERROR, 0, case.points, 0.0, 0.0, 0)
-        for case in definition.cases
-    )
-    log = clean_text(f"not compiled\n{why}")
-    return Verdict(Status.COMPILE_ERROR, 0, grade_max, log, cases)
-
-
-def _compiler_says(report: ProcessReport) -> str:
-    status = _status(report)
-    if status not in (Status.ACCEPTED, Status.RUNTIME_ERROR):
-        return f"the compiler was stopped: {status}"
-    return _excerpt(report.stderr or report.stdout) or "the compiler left no program"
-
-
-def _told(case: Case, status: Status, earned: int, process: ProcessReport) -> list[str]:
-    """Return the lines that the student reads about one case."""
-    lines = [f"{case.name}: {status} ({earned}/{case.points})"]
-    if status is Status.RUNTIME_ERROR and not case.hidden:  # an exit status can tell the input
-        lines.append(f"  {_ending(process.exit_code)}")
-    if status is not Status.ACCEPTED and case.hint:
-        lines.append(f"  hint: {case.hint}")
-    if case.hidden or status is Status.ACCEPTED:
-        return lines
-    shown = [("input", case.input.encode()), ("expected", case.expected.encode())]
-    shown += [("your output", process.stdout), ("your errors", process.stderr)]
-    for label, text in shown:
-        if text:
-            lines.append(f"  {label}:")
-            lines += [f"    {line}" for line in _excerpt(text).splitlines()]
-    return lines
-
-
-def _ending(exit_code: int) -> str:
-    if exit_code >= 0:
-        return f"exit status {exit_code}"
-    try:
-        return f"ended by {signal.Signals(-exit_code).name}"
-    except ValueError:
-        return f"ended by signal {-exit_code}"
-
-
-def _excerpt(output: bytes) -> str:
-    text = output[:SHOWN].decode("utf-8", "replace")
-    return text if len(output) <= SHOWN else f"{text}\n… ({len(output)} bytes in all)"
+    What it is shown lies in a folder of its own, where no file of the teacher's is in the way.
+    """
+    files = [
+        Placement(brought[what].name if what in brought else what, f"case/{what}") for what in _SEEN
+    ]
+    process = program.process(CHECKER, *(f"case/{what}" for what in _SEEN), files=files)
+    return Stage("check", (process,), kept_of(CHECKER))

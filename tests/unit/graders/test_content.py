@@ -42,7 +42,7 @@ def test_whatever_a_verdict_depends_on_changes_the_hash(other: Content) -> None:
     assert content_hash(other.encode()) != content_hash(CONTENT.encode())
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(TEXTS, st.integers(0, 2**31), st.lists(st.tuples(TEXTS, TEXTS)).map(tuple), TEXTS)
 def test_what_was_encoded_is_decoded(
     language: str, grade_max: int, files: tuple[tuple[str, str], ...], grader: str
@@ -52,7 +52,7 @@ def test_what_was_encoded_is_decoded(
     assert Content.decode(content.encode()) == content
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.binary(max_size=40))
 @example(b"")
 @example(b"\x80")
@@ -65,7 +65,7 @@ def test_rubbish_is_an_error_of_the_store(stored: bytes) -> None:
         Content.decode(stored)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.integers(0, len(CONTENT.encode()) - 1), st.integers(0, 255))
 def test_a_flipped_byte_is_another_content_or_an_error_of_the_store(at: int, byte: int) -> None:
     stored = bytearray(CONTENT.encode())

@@ -1,8 +1,6 @@
 """Exercises of kind `tests`: what is run for them, and what it is worth."""
 
 from dataclasses import replace
-from fractions import Fraction
-from math import floor
 
 import pytest
 from hypothesis import given, settings
@@ -10,21 +8,28 @@ from hypothesis import strategies as st
 
 from commserver.core.execution import (
     NO_FLAG,
-    ExecutionReport,
+    Descriptor,
     ExecutionRequest,
     File,
     Flag,
     Limits,
-    ProcessReport,
-    Status,
-    Verdict,
+    Pipe,
+    Placement,
+    Process,
+    Resource,
+    Role,
 )
 from commserver.core.text import TEXT_LIMIT, clean_text
-from commserver.errors import DefinitionError
-from commserver.graders import tests
+from commserver.core.verdicts import Status, Verdict
+from commserver.errors import DefinitionError, GraderError
+from commserver.graders import kinds
 from commserver.graders.content import Content
 from commserver.graders.languages import COMPILE_LIMITS
-from tests.unit.graders.toml import exercise
+from commserver.graders.programs import TEACHER_LIMITS
+from commserver.graders.showing import SHOWN, WORK
+from commserver.graders.tests import TestsPlan
+from tests.unit.graders.reports import End, report
+from tests.unit.graders.toml import exercise, with_files
 
 CASES = """
 [[cases]]
@@ -46,6 +51,8 @@ LIMITS = Limits(cpu=1.0, real=3.0, memory=64 << 20, output=4096, processes=8)
 EXTRA = (
     'limits = { cpu = "1 s", real = "3 s", memory = "64 MiB", output = "4 KiB", processes = 8 }\n'
 )
+WELL = End()
+RIGHT = {"0/output": b"42", "1/output": b"the hidden answer"}
 
 
 def content(
@@ -56,16 +63,16 @@ def content(
     return Content(language, 20, tuple((name, text) for name in names), grader)
 
 
-def planned(wanted: Content) -> ExecutionRequest:
+def planned(wanted: Content) -> TestsPlan:
     """Return what has to be run; there must be something."""
-    request = tests.plan(wanted)
-    assert isinstance(request, ExecutionRequest)
-    return request
+    plan = kinds.plan(wanted, {})
+    assert isinstance(plan, TestsPlan)
+    return plan
 
 
 def turned_down(wanted: Content) -> str:
     """Return the log of files that cannot be started; nothing may be earned by them."""
-    verdict = tests.plan(wanted)
+    verdict = kinds.plan(wanted, {})
     assert isinstance(verdict, Verdict)
     assert verdict.status is Status.COMPILE_ERROR
     assert (verdict.grade, verdict.grade_max) == (0, 20)
@@ -76,199 +83,73 @@ def turned_down(wanted: Content) -> str:
     return verdict.log
 
 
+def first(request: ExecutionRequest, stage: int = 0, case: int = 0) -> Process:
+    """Return the only process of a stage of a case."""
+    (process,) = request.cases[case].stages[stage].processes
+    return process
+
+
 # -- what is run ----------------------------------------------------------------------------------
 
 
 def test_a_python_program_is_run_once_a_case() -> None:
-    request = planned(content("main.py"))
+    request = planned(content("main.py")).request
 
     assert request.image == "python"
-    assert request.compile is None
-    assert request.files == (File("main.py", b"print(42)"),)
-    assert [case.stdin for case in request.cases] == [b"21\n", b"the hidden input"]
+    assert request.prepare == ()
+    assert request.files == (
+        File("submission/main.py", b"print(42)"),
+        File("case/0/input", b"21\n"),
+        File("case/1/input", b"the hidden input"),
+    )
     for number, case in enumerate(request.cases):
+        process = first(request, case=number)
         assert case.name == str(number)
-        assert case.argv == ("/usr/bin/python3", "main.py")
-        assert case.files == ("main.py",)
-        assert case.limits == LIMITS
+        assert process.role is Role.LEARNER
+        assert process.argv == ("/usr/bin/python3", "main.py")
+        assert process.files == (Placement("submission/main.py", "main.py"),)
+        assert process.limits == LIMITS
+        assert case.stages[0].pipes[0] == Pipe(
+            Resource(f"case/{number}/input"), Descriptor("program", 0)
+        )
+        assert [artifact.name for artifact in case.stages[0].artifacts] == ["output", "errors"]
 
 
 def test_a_c_program_is_compiled_once_and_its_sources_are_not_there_when_it_runs() -> None:
-    request = planned(content("lib/sum.c", "main.c", "sum.h", language="c"))
+    request = planned(content("lib/sum.c", "main.c", "sum.h", language="c")).request
 
     assert request.image == "c"
-    assert request.compile is not None
-    assert request.compile.argv[0] == "/usr/bin/gcc"
-    assert request.compile.argv[-3:] == ("lib/sum.c", "main.c", "-lm")
-    assert request.compile.files == ("lib/sum.c", "main.c", "sum.h")
-    assert request.compile.artifacts == ("program",)
-    assert request.compile.limits == COMPILE_LIMITS
-    assert {case.argv for case in request.cases} == {("./program",)}
-    assert {case.files for case in request.cases} == {("program",)}
+    (compiler,) = request.prepare[0].processes
+    assert compiler.argv[0] == "/usr/bin/gcc"
+    assert compiler.argv[-3:] == ("lib/sum.c", "main.c", "-lm")
+    assert [file.path for file in compiler.files] == ["lib/sum.c", "main.c", "sum.h"]
+    assert compiler.limits == COMPILE_LIMITS
+    assert compiler.role is Role.LEARNER
+    assert [(x.name, x.returned) for x in request.prepare[0].artifacts][-1] == ("compiled", False)
+    for number in range(2):
+        assert first(request, case=number).argv == ("./program",)
+        assert first(request, case=number).files == (Placement("compiled", "program"),)
 
 
 def test_nothing_of_what_is_expected_goes_into_the_sandbox() -> None:
-    request = planned(content("main.py"))
+    request = planned(content("main.py")).request
 
-    assert b"the hidden answer" not in b"".join(
-        [*(file.content for file in request.files), *(case.stdin for case in request.cases)]
-    )
-
-
-@pytest.mark.parametrize(
-    ("names", "wanted", "main"),
-    [
-        (("anything.py",), "", "anything.py"),
-        (("helper.py", "main.py"), "", "main.py"),
-        (("helper.py", "main.py"), 'submission.files = ["helper.py"]', "helper.py"),
-        (("a/b.py", "c.py"), 'submission.files = ["a/b.py", "c.py"]', "a/b.py"),
-    ],
-)
-def test_which_file_is_run(names: tuple[str, ...], wanted: str, main: str) -> None:
-    request = planned(content(*names, extra=wanted))
-
-    assert request.cases[0].argv[-1] == main
-    assert request.cases[0].files == names
-
-
-def test_an_exercise_that_does_not_say_which_file_is_run_is_the_teachers_fault() -> None:
-    with pytest.raises(DefinitionError, match=r"says not which of a\.py, b\.py is run"):
-        tests.plan(content("a.py", "b.py"))
-
-
-def test_an_exercise_in_another_language_than_its_course_is_the_teachers_fault() -> None:
-    with pytest.raises(DefinitionError, match="the course is in c, not in python"):
-        tests.plan(replace(content("main.py"), language="c"))
+    assert b"the hidden answer" not in b"".join(file.content for file in request.files)
 
 
 def test_a_wrong_definition_is_the_teachers_fault() -> None:
     with pytest.raises(DefinitionError):
-        tests.plan(replace(content("main.py"), grader="format = 1"))
-
-
-def test_line_ends_of_a_text_box_become_those_of_the_system() -> None:
-    request = planned(content("main.py", text="a\r\n\r\nb\rc\n"))
-
-    assert request.files == (File("main.py", b"a\n\nb\rc\n"),)
-
-
-def test_what_utf_8_cannot_say_is_replaced() -> None:
-    request = planned(content("main.py", text="'é\ud800'"))
-
-    assert request.files == (File("main.py", "'é?'".encode()),)
-
-
-def test_a_missing_file_is_told_to_the_student() -> None:
-    log = turned_down(content("mian.py", extra='submission.files = ["main.py", "b.py"]'))
-
-    assert log == "not compiled\nmain.py, b.py is missing; you handed in mian.py"
-
-
-def test_a_c_program_without_a_source_is_told_to_the_student() -> None:
-    assert turned_down(content("main.h", language="c")) == "not compiled\nthere is no .c file"
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "",
-        ".",
-        "..",
-        "/etc/passwd",
-        "../main.py",
-        "a/../main.py",
-        "./main.py",
-        "a//b.py",
-        "a/",
-        "-c",
-        "-",
-        "--version",
-        "nul\0.py",
-        "n" * 256,
-        "\ud800.py",
-    ],
-)
-def test_a_name_that_leads_elsewhere_is_told_to_the_student(name: str) -> None:
-    log = turned_down(content("main.py", name, extra='submission.files = ["main.py"]'))
-
-    assert log == clean_text(f"not compiled\na file cannot be called {name!r}")
-
-
-def test_a_file_cannot_be_called_like_a_folder() -> None:
-    assert "'lib/x'" in turned_down(content("lib/x", "lib/x/y.py", "main.py"))
-
-
-@pytest.mark.parametrize("name", ["program", "program/main.h"])
-def test_a_file_cannot_stand_where_the_compiled_program_goes(name: str) -> None:
-    assert repr(name) in turned_down(content("main.c", name, language="c"))
-
-
-def test_an_interpreted_exercise_knows_no_such_name() -> None:
-    assert planned(content("main.py", "program")).files[1].path == "program"
-
-
-# Whatever is dangerous on a command line, often.
-NAMES = st.lists(
-    st.text(min_size=1, max_size=8)
-    | st.sampled_from(["-o/../x", "@file", "-x.c", "@x.c", ";rm -rf", "--", "$(id).c", "a b.c"])
-    | st.text("-@./ \n;$c", min_size=1, max_size=5).map(lambda stem: f"{stem}.c"),
-    min_size=1,
-    max_size=4,
-    unique=True,
-)
-
-
-@settings(deadline=None)
-@given(NAMES)
-def test_no_name_becomes_an_option_of_the_compiler(names: list[str]) -> None:
-    request = tests.plan(content("main.c", *(set(names) - {"main.c"}), language="c"))
-    if isinstance(request, Verdict):
-        return
-
-    assert request.compile is not None
-    options = request.compile.argv
-    sources = options[options.index("program") + 1 : -1]
-    assert not any(source.startswith(("-", "@")) for source in sources)
-    assert {source.removeprefix("./") for source in sources} == {
-        file.path for file in request.files if file.path.endswith(".c")
-    }
-
-
-@settings(deadline=None)
-@given(NAMES)
-def test_no_name_becomes_an_option_of_the_interpreter(names: list[str]) -> None:
-    request = tests.plan(content(names[0]))
-    if isinstance(request, Verdict):
-        return
-
-    assert request.cases[0].argv == ("/usr/bin/python3", names[0])
-    assert not names[0].startswith("-")
+        kinds.plan(replace(content("main.py"), grader="format = 1"), {})
 
 
 # -- what it is worth -----------------------------------------------------------------------------
 
 
-def ended(
-    stdout: str = "",
-    *,
-    exit_code: int = 0,
-    flags: Flag = NO_FLAG,
-    stderr: str = "",
-    missing: tuple[str, ...] = (),
-) -> ProcessReport:
-    """Return the report of one process."""
-    out, errors = stdout.encode(), stderr.encode()
-    return ProcessReport("0", exit_code, 0.25, 0.5, 1024, flags, out, errors, missing)
-
-
-RIGHT = (ended("42"), ended("the hidden answer"))
-
-
-def judged(*cases: ProcessReport, compiled: ProcessReport | None = None) -> Verdict:
-    """Return the verdict for these reports, those of a right program where none is given."""
-    judged = content("main.py") if compiled is None else content("main.c", language="c")
-    reports = (*cases, *RIGHT[len(cases) :]) if compiled is None or compiled.ok else ()
-    return tests.judge(judged, ExecutionReport(compiled, reports))
+def judged(end: End = WELL, output: bytes = b"42", errors: bytes = b"", **left: bytes) -> Verdict:
+    """Return the verdict when the first case ends so, and the second is right."""
+    plan = planned(content("main.py"))
+    outputs = RIGHT | {"0/output": output, "0/errors": errors} | left
+    return plan.judge(report(plan.request, {"0/program": end}, outputs))
 
 
 def test_a_right_program_gets_the_full_grade() -> None:
@@ -277,6 +158,7 @@ def test_a_right_program_gets_the_full_grade() -> None:
     assert verdict.status is Status.ACCEPTED
     assert (verdict.grade, verdict.grade_max) == (20, 20)
     assert verdict.log == "seen: accepted (5/5)\nunseen: accepted (15/15)"
+    assert verdict.notes == ""
     assert [(case.name, case.earned, case.points) for case in verdict.cases] == [
         ("seen", 5, 5),
         ("unseen", 15, 15),
@@ -289,7 +171,9 @@ def test_a_right_program_gets_the_full_grade() -> None:
 
 
 def test_a_partly_right_program_gets_the_points_of_its_right_cases() -> None:
-    verdict = judged(ended("42"), ended("wrong"))
+    plan = planned(content("main.py"))
+
+    verdict = plan.judge(report(plan.request, left=RIGHT | {"1/output": b"wrong"}))
 
     assert verdict.status is Status.WRONG_ANSWER
     assert verdict.grade == 5
@@ -297,58 +181,75 @@ def test_a_partly_right_program_gets_the_points_of_its_right_cases() -> None:
 
 
 def test_the_status_is_that_of_the_first_case_that_went_wrong() -> None:
-    verdict = judged(ended("0"), ended(exit_code=1))
+    plan = planned(content("main.py"))
 
+    verdict = plan.judge(report(plan.request, {"1/program": End(1)}, {"0/output": b"0"}))
+
+    assert [case.status for case in verdict.cases] == [Status.WRONG_ANSWER, Status.RUNTIME_ERROR]
     assert verdict.status is Status.WRONG_ANSWER
 
 
 @pytest.mark.parametrize(
-    ("report", "status"),
+    ("output", "end", "status"),
     [
-        (ended("42"), Status.ACCEPTED),
-        (ended("41"), Status.WRONG_ANSWER),
-        (ended("42", exit_code=1), Status.RUNTIME_ERROR),
-        (ended("42", exit_code=-11), Status.RUNTIME_ERROR),
-        (ended("42", flags=Flag.CPU), Status.CPU_TIME),
-        (ended("42", flags=Flag.REAL), Status.REAL_TIME),
-        (ended("42", flags=Flag.MEMORY), Status.MEMORY),
-        (ended("42", flags=Flag.OUTPUT), Status.OUTPUT),
-        (ended("42", flags=Flag.SECURITY, exit_code=-31), Status.SECURITY),
-        (ended("42", flags=Flag.CPU, exit_code=-9), Status.CPU_TIME),
+        (b"42", End(), Status.ACCEPTED),
+        (b"41", End(), Status.WRONG_ANSWER),
+        (b"42", End(1), Status.RUNTIME_ERROR),
+        (b"42", End(-11), Status.RUNTIME_ERROR),
+        (b"42", End(flags=Flag.CPU), Status.CPU_TIME),
+        (b"42", End(flags=Flag.REAL), Status.REAL_TIME),
+        (b"42", End(flags=Flag.MEMORY), Status.MEMORY),
+        (b"42", End(flags=Flag.OUTPUT), Status.OUTPUT),
+        (b"42", End(-31, Flag.SECURITY), Status.SECURITY),
+        (b"42", End(-9, Flag.CPU), Status.CPU_TIME),
+        (b"42", End(-9, Flag.CPU | Flag.MEMORY), Status.MEMORY),
+        (b"42", End(-9, Flag.REAL | Flag.MEMORY), Status.MEMORY),
+        (b"42", End(-9, Flag.OUTPUT | Flag.CPU), Status.OUTPUT),
+        (b"42", End(-9, Flag.REAL | Flag.CPU), Status.CPU_TIME),
+        (b"42", End(-9, Flag(31)), Status.MEMORY),
     ],
 )
-def test_what_became_of_a_case(report: ProcessReport, status: Status) -> None:
-    verdict = judged(report)
+def test_what_became_of_a_case(output: bytes, end: End, status: Status) -> None:
+    """Memory is told before output before time."""
+    verdict = judged(end, output)
 
     assert verdict.cases[0].status is status
     assert verdict.cases[0].earned == (5 if status is Status.ACCEPTED else 0)
 
 
 @pytest.mark.parametrize(
-    ("flags", "status"),
+    ("checker", "output", "status"),
     [
-        (Flag.CPU | Flag.MEMORY, Status.MEMORY),
-        (Flag.REAL | Flag.MEMORY, Status.MEMORY),
-        (Flag.OUTPUT | Flag.MEMORY, Status.MEMORY),
-        (Flag.OUTPUT | Flag.CPU, Status.OUTPUT),
-        (Flag.REAL | Flag.CPU, Status.CPU_TIME),
-        (Flag(31), Status.MEMORY),
+        ('"exact"', b"42\n", Status.ACCEPTED),
+        ('"exact"', b"42", Status.PRESENTATION),
+        ('"lines"', b"42 ", Status.ACCEPTED),
+        ('"lines"', b"\n42", Status.PRESENTATION),
+        ("{ float = 0.1 }", b"40", Status.ACCEPTED),
+        ("{ float = 1e-6 }", b"40", Status.WRONG_ANSWER),
     ],
 )
-def test_memory_is_told_before_output_before_time(flags: Flag, status: Status) -> None:
-    assert judged(ended(flags=flags, exit_code=-9)).status is status
+def test_the_checker_of_the_exercise_decides(checker: str, output: bytes, status: Status) -> None:
+    plan = planned(content("main.py", extra=f"checker = {checker}"))
+
+    verdict = plan.judge(report(plan.request, left=RIGHT | {"0/output": output}))
+
+    assert verdict.cases[0].status is status
+    assert verdict.cases[0].earned == (5 if status is Status.ACCEPTED else 0)
 
 
 def test_a_report_of_another_number_of_cases_is_never_judged() -> None:
+    plan = planned(content("main.py"))
+    whole = report(plan.request, left=RIGHT)
+
     with pytest.raises(ValueError, match="zip"):
-        tests.judge(content("main.py"), ExecutionReport(None, RIGHT[:1]))
+        plan.judge(replace(whole, cases=whole.cases[:1]))
 
 
 # -- what the student reads -----------------------------------------------------------------------
 
 
 def test_a_case_that_is_not_hidden_is_shown_with_all_that_helps() -> None:
-    verdict = judged(ended("41\n", exit_code=3, stderr="oh\nno"), ended("the hidden answer"))
+    verdict = judged(End(3), b"41\n", b"oh\nno")
 
     assert verdict.log == "\n".join(
         [
@@ -369,10 +270,21 @@ def test_a_case_that_is_not_hidden_is_shown_with_all_that_helps() -> None:
     )
 
 
+def test_where_a_wrong_output_differs_is_told() -> None:
+    assert "\n  line 2: expected '42', got '41'\n" in judged(output=b"\n41\n").log
+    assert "\n  line 1: expected '42', got nothing more\n" in judged(output=b"").log
+
+
+def test_a_students_files_are_called_as_the_student_calls_them() -> None:
+    log = judged(End(1), errors=b'  File "%smain.py", line 1' % WORK).log
+
+    assert '    File "main.py", line 1' in log
+
+
 OUTPUTS = st.binary(max_size=30).map(lambda output: b"SAID " + output)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(
     OUTPUTS,
     OUTPUTS,
@@ -383,14 +295,18 @@ def test_a_hidden_case_tells_nothing_but_name_verdict_points_and_hint(
     stdout: bytes, stderr: bytes, exit_code: int, flags: Flag
 ) -> None:
     """Not even how it ended: a program may put the hidden input into its exit status."""
-    report = replace(ended(), stdout=stdout, stderr=stderr, exit_code=exit_code, flags=flags)
+    plan = planned(content("main.py"))
+    left = RIGHT | {"1/output": stdout, "1/errors": stderr}
 
-    verdict = judged(ended("42"), report)
+    verdict = plan.judge(report(plan.request, {"1/program": End(exit_code, flags)}, left))
 
     assert verdict.log == (
         f"seen: accepted (5/5)\nunseen: {verdict.status} (0/15)\n"
         "  hint: what about less than nothing?"
     )
+    assert "the hidden answer" in verdict.notes  # the teacher sees everything
+    assert "the hidden input" in verdict.notes
+    assert "SAID" in verdict.notes
 
 
 @pytest.mark.parametrize(
@@ -403,19 +319,21 @@ def test_a_hidden_case_tells_nothing_but_name_verdict_points_and_hint(
     ],
 )
 def test_an_ending_is_told_by_its_name(exit_code: int, told: str) -> None:
-    assert told in judged(ended(exit_code=exit_code)).log
+    assert told in judged(End(exit_code)).log
 
 
 def test_long_output_is_cut_and_its_length_told() -> None:
-    log = judged(ended("x" * 5000)).log
+    log = judged(output=b"x" * 5000).log
 
-    assert "x" * tests.SHOWN in log
-    assert "x" * (tests.SHOWN + 1) not in log
+    assert "x" * SHOWN in log
+    assert "x" * (SHOWN + 1) not in log
     assert "… (5000 bytes in all)" in log
 
 
 def test_an_output_cannot_pass_itself_off_as_the_log() -> None:
-    log = judged(ended("41\runseen: accepted (15/15)\u2028seen: accepted (5/5)\x85x")).log
+    said = "41\runseen: accepted (15/15)\u2028seen: accepted (5/5)\x85x"
+
+    log = judged(output=said.encode()).log
 
     assert [line for line in log.split("\n") if line.startswith(("seen", "unseen"))] == [
         "seen: wrong_answer (0/5)",
@@ -423,21 +341,20 @@ def test_an_output_cannot_pass_itself_off_as_the_log() -> None:
     ]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.binary(max_size=200), st.binary(max_size=200))
-def test_any_output_leaves_a_clean_log(stdout: bytes, stderr: bytes) -> None:
-    log = judged(replace(ended(exit_code=1), stdout=stdout, stderr=stderr)).log
+def test_any_output_leaves_clean_texts(stdout: bytes, stderr: bytes) -> None:
+    verdict = judged(End(1), stdout, stderr)
 
-    assert clean_text(log) == log
-    log.encode()
+    assert clean_text(verdict.log) == verdict.log
+    verdict.log.encode()
 
 
 def test_a_log_of_many_cases_is_bounded() -> None:
     cases = "".join(f'[[cases]]\nname = "case {number}"\nexpected = "1"\n' for number in range(100))
-    flooded = Content("python", 20, (("main.py", ""),), exercise(cases=cases))
-    report = ExecutionReport(None, tuple(ended("x" * 5000) for _ in range(100)))
+    plan = planned(Content("python", 20, (("main.py", ""),), exercise(cases=cases)))
 
-    verdict = tests.judge(flooded, report)
+    verdict = plan.judge(report(plan.request, left={"output": b"x" * 5000}))
 
     assert len(verdict.log.encode()) <= TEXT_LIMIT
     assert len(verdict.cases) == 100
@@ -446,24 +363,32 @@ def test_a_log_of_many_cases_is_bounded() -> None:
 # -- compilation ----------------------------------------------------------------------------------
 
 
+def compiled(
+    end: End, errors: bytes = b"", log: bytes = b"", lost: tuple[str, ...] = ()
+) -> Verdict:
+    """Return the verdict on a C program whose compilation ends so."""
+    plan = planned(content("main.c", language="c"))
+    left = RIGHT | {"compile.errors": errors, "compile.log": log}
+    return plan.judge(report(plan.request, {"compile": end}, left, lost))
+
+
 def test_a_program_that_compiles_is_judged_by_its_cases() -> None:
-    assert judged(compiled=ended(stderr="main.c:1: warning")).status is Status.ACCEPTED
+    assert compiled(End(), b"main.c:1: warning").status is Status.ACCEPTED
 
 
 @pytest.mark.parametrize(
-    ("compiled", "told"),
+    ("end", "errors", "log", "told"),
     [
-        (ended(exit_code=1, stderr="main.c:3:5: error: no"), "main.c:3:5: error: no"),
-        (ended(exit_code=1, stdout="said on stdout"), "said on stdout"),
-        (ended(exit_code=1), "the compiler left no program"),
-        (ended(missing=("program",)), "the compiler left no program"),
-        (ended(flags=Flag.CPU, stderr="x"), "the compiler was stopped: cpu_time"),
-        (ended(flags=Flag.MEMORY | Flag.CPU, exit_code=-9), "the compiler was stopped: memory"),
-        (ended(flags=Flag.OUTPUT, stderr="x" * 9999), "the compiler was stopped: output"),
+        (End(1), b"main.c:3:5: error: no", b"", "main.c:3:5: error: no"),
+        (End(1), b"", b"said on stdout", "said on stdout"),
+        (End(1), b"", b"", "the compiler left no program"),
+        (End(flags=Flag.CPU), b"x", b"", "the compiler was stopped: cpu_time"),
+        (End(-9, Flag.MEMORY | Flag.CPU), b"", b"", "the compiler was stopped: memory"),
+        (End(flags=Flag.OUTPUT), b"x" * 9999, b"", "the compiler was stopped: output"),
     ],
 )
-def test_what_the_compiler_says_is_told(compiled: ProcessReport, told: str) -> None:
-    verdict = judged(compiled=compiled)
+def test_what_the_compiler_says_is_told(end: End, errors: bytes, log: bytes, told: str) -> None:
+    verdict = compiled(end, errors, log)
 
     assert verdict.status is Status.COMPILE_ERROR
     assert verdict.grade == 0
@@ -471,41 +396,162 @@ def test_what_the_compiler_says_is_told(compiled: ProcessReport, told: str) -> N
     assert {case.status for case in verdict.cases} == {Status.COMPILE_ERROR}
 
 
-def test_what_the_compiler_says_is_bounded_and_cleaned() -> None:
-    log = judged(compiled=ended(exit_code=1, stderr="\x1b[31m\0" + "e" * 10_000)).log
+def test_a_compiler_that_leaves_no_program_has_not_compiled() -> None:
+    assert compiled(End(), lost=("compiled",)).log == "not compiled\nthe compiler left no program"
 
-    assert len(log) < tests.SHOWN + 100
+
+def test_what_the_compiler_says_is_bounded_and_cleaned() -> None:
+    log = compiled(End(1), b"\x1b[31m\0" + b"e" * 10_000).log
+
+    assert len(log) < SHOWN + 100
     assert not {"\x1b", "\0"} & set(log)
 
 
-# -- grades ---------------------------------------------------------------------------------------
-
-POINTS = st.integers(1, 1000).flatmap(
-    lambda total: st.tuples(st.integers(0, total), st.just(total))
-)
+# -- checkers of the teacher's --------------------------------------------------------------------
 
 
-@settings(deadline=None)
-@given(st.integers(0, 2**31), POINTS)
-def test_a_grade_is_the_rounded_share_and_full_only_for_all_points(
-    grade_max: int, points: tuple[int, int]
-) -> None:
-    earned, total = points
-    exact = floor(Fraction(grade_max * earned, total) + Fraction(1, 2))
+def with_checker(program: str = "check.py", **files: str) -> TestsPlan:
+    """Return the plan of an exercise whose checker is a program."""
+    text = exercise(f'checker = {{ program = "{program}" }}', cases=CASES)
+    own = {program.replace(".", "__"): "# checks", "words__txt": "a b"} | files
+    grader = with_files(text, **own, **{"solutions/right__py": "", "given/helper__py": ""})
+    return planned(Content("python", 20, (("main.py", ""),), grader))
 
-    grade = tests.grade(grade_max, earned, total)
 
-    if earned == total:
-        assert grade == grade_max
-    elif grade_max:
-        assert grade == min(exact, grade_max - 1)
-    else:
-        assert grade == 0
+def test_a_checker_that_is_a_program_looks_at_what_came_out_in_a_run_of_its_own() -> None:
+    request = with_checker().request
+
+    stage = request.cases[1].stages[1]
+    (process,) = stage.processes
+    assert process.role is Role.GRADER
+    assert process.limits == TEACHER_LIMITS
+    assert process.argv[-5:] == (
+        "checker",
+        "check.py",
+        "case/input",
+        "case/output",
+        "case/expected",
+    )
+    assert process.argv[:-5] == ("/usr/bin/python3", "-I", "/opt/commserver/launcher.pyc")
+    assert process.files == (
+        Placement("teacher/check.py", "check.py"),
+        Placement("teacher/words.txt", "words.txt"),
+        Placement("case/1/input", "case/input"),
+        Placement("output", "case/output"),
+        Placement("case/1/expected", "case/expected"),
+    )
+    assert [artifact.name for artifact in stage.artifacts] == [
+        "checker.log",
+        "checker.errors",
+        "checker.told",
+    ]
+
+
+def test_a_students_program_sees_nothing_of_the_checkers() -> None:
+    for case in with_checker().request.cases:
+        (process,) = case.stages[0].processes
+        assert [file.path for file in process.files] == ["main.py", "helper.py"]
+
+
+def test_a_checker_in_c_is_compiled_after_the_students_program() -> None:
+    text = exercise('checker = { program = "check.c" }', cases=CASES, language='"c"')
+    grader = with_files(text, check__c="int main(){}", testlib__h="")
+    request = planned(Content("c", 20, (("main.c", ""),), grader)).request
+
+    assert [stage.name for stage in request.prepare] == ["compile", "compile check.c"]
+    (compiler,) = request.prepare[1].processes
+    assert compiler.role is Role.GRADER
+    assert compiler.argv[-2:] == ("check.c", "-lm")
+    assert [file.path for file in compiler.files] == ["check.c", "testlib.h"]
+    checker = first(request, stage=1)
+    assert checker.argv == ("./program", "case/input", "case/output", "case/expected")
+    assert checker.files[0] == Placement("teacher's check.c", "program")
+
+
+def test_a_checker_that_breaks_says_in_which_case_to_the_teacher_alone() -> None:
+    plan = with_checker()
+    name = plan.cases[1].name
+
+    with pytest.raises(GraderError) as caught:
+        plan.judge(report(plan.request, {"1/checker": End(-8)}))
+
+    assert caught.value.message == "the exercise's check.py failed: ended by SIGFPE"
+    assert caught.value.details == f"in the case {name!r}: ended by SIGFPE"
+
+
+def test_a_checker_that_does_not_compile_is_the_teachers_fault() -> None:
+    plan = with_checker("check.c")
+    assert plan.request.image == "c"  # which has Python as well
+
+    with pytest.raises(GraderError) as caught:
+        plan.judge(
+            report(
+                plan.request,
+                {"compile check.c": End(1)},
+                {"compile check.c.errors": b"check.c:1: error"},
+            )
+        )
+
+    assert caught.value.message == "the exercise's check.c does not compile"
+    assert caught.value.details == "check.c:1: error"
 
 
 @pytest.mark.parametrize(
-    ("grade_max", "earned", "total", "grade"),
-    [(20, 5, 20, 5), (20, 1, 8, 3), (10, 1, 3, 3), (1, 1, 2, 0), (20, 99, 100, 19), (0, 1, 2, 0)],
+    ("exit_code", "told", "status", "earned"),
+    [
+        (0, b"", Status.ACCEPTED, 5),
+        (1, b"", Status.WRONG_ANSWER, 0),
+        (2, b"", Status.PRESENTATION, 0),
+        (7, b'{"points": 3.9}', Status.WRONG_ANSWER, 3),
+        (7, b'{"points": 5}', Status.ACCEPTED, 5),
+        (7, b'{"points": 0}', Status.WRONG_ANSWER, 0),
+    ],
 )
-def test_some_grades(grade_max: int, earned: int, total: int, grade: int) -> None:
-    assert tests.grade(grade_max, earned, total) == grade
+def test_a_checkers_exit_decides(exit_code: int, told: bytes, status: Status, earned: int) -> None:
+    plan = with_checker()
+
+    verdict = plan.judge(
+        report(plan.request, {"0/checker": End(exit_code)}, RIGHT | {"0/checker.told": told})
+    )
+
+    assert verdict.cases[0].status is status
+    assert verdict.cases[0].earned == earned
+    assert verdict.grade == 15 + earned
+
+
+def test_a_program_that_crashes_is_not_shown_to_the_checker() -> None:
+    plan = with_checker()
+
+    verdict = plan.judge(report(plan.request, {"program": End(1)}))
+
+    assert verdict.status is Status.RUNTIME_ERROR
+
+
+def test_what_a_checker_says_is_for_the_student_and_what_it_writes_for_the_teacher() -> None:
+    plan = with_checker()
+    left = {
+        "checker.told": b'{"say": "not sorted"}',
+        "checker.log": b"compared 3 words",
+        "checker.errors": b"wrong answer: first word",
+    }
+
+    verdict = plan.judge(report(plan.request, {"checker": End(1)}, left))
+
+    assert verdict.log.startswith("seen: wrong_answer (0/5)\n  not sorted\n")
+    assert verdict.log.count("not sorted") == 1  # the other case is hidden
+    assert "word" not in verdict.log
+    assert verdict.notes.count("compared 3 words") == 2
+    assert verdict.notes.count("wrong answer: first word") == 2
+    assert verdict.notes.count("not sorted") == 1
+
+
+def test_a_file_that_the_store_has_lost_is_named() -> None:
+    hash_ = "0f" * 32
+    grader = exercise('checker = { program = "check.py" }', cases=CASES)
+    grader += f'[files]\n"check.py" = {{ sha256 = "{hash_}", size = 3 }}\n'
+
+    with pytest.raises(DefinitionError, match=r"files\.check\.py: is not in the file store"):
+        kinds.plan(Content("python", 20, (("main.py", ""),), grader), {})
+    plan = kinds.plan(Content("python", 20, (("main.py", ""),), grader), {hash_: b"abc"})
+    assert isinstance(plan, TestsPlan)
+    assert File("teacher/check.py", b"abc") in plan.request.files

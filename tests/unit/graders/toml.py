@@ -1,4 +1,4 @@
-"""Exercises of kind `tests`, as a teacher would have written them."""
+"""Exercises, as a teacher would have written them."""
 
 CASE = """
 [[cases]]
@@ -10,7 +10,7 @@ points = 5
 
 
 def exercise(extra: str = "", *, cases: str = CASE, **head: str | None) -> str:
-    """Return a right definition, with `extra` lines before its cases.
+    """Return a right definition of kind `tests`, with `extra` lines before its cases.
 
     head: other values for its keys, as TOML; None leaves a key out.
     """
@@ -24,3 +24,15 @@ def exercise(extra: str = "", *, cases: str = CASE, **head: str | None) -> str:
     }
     lines = [f"{key} = {value}" for key, value in (keys | head).items() if value is not None]
     return "\n".join([*lines, extra, cases])
+
+
+def with_files(text: str, **files: str) -> str:
+    """Return a definition with these files in it; two underscores in a name stand for a dot."""
+    lines = [f"{quoted(name.replace('__', '.'))} = {quoted(x)}" for name, x in files.items()]
+    return "\n".join([text, "[files]", *lines])
+
+
+def quoted(text: str) -> str:
+    """Return a text as TOML."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
