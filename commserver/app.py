@@ -22,9 +22,10 @@ from commserver.dao import migrations
 from commserver.dao.dao_manager import DaoManager
 from commserver.dao.dialect import Claim
 from commserver.engine import discovery
+from commserver.engine.container import SITE
 from commserver.engine.sandbox import FreshSandbox
 from commserver.engine.wrapper import DockerWrapper
-from commserver.errors import ConfigError
+from commserver.errors import ConfigError, SandboxError
 from commserver.gateways.backend.client import Client
 from commserver.gateways.browser.actions import Services
 from commserver.gateways.browser.server import Server
@@ -38,23 +39,24 @@ from commserver.gateways.http.server import HttpServer
 from commserver.gateways.http.webhook import Webhook
 from commserver.gateways.listening import NoDescriptors
 from commserver.graders.languages import LANGUAGES
-from commserver.operations import opened
+from commserver.operations import opened, stored
 from commserver.services import probes, verifiers
 from commserver.services.announcement_service import AnnouncementService
 from commserver.services.audit_service import AuditService
 from commserver.services.auth_service import AuthService
 from commserver.services.docker_manager import DockerManager, Sandbox
 from commserver.services.exec_service import ExecService
-from commserver.services.file_store import FileStore
 from commserver.services.finals_service import FinalsService
 from commserver.services.ledger import DatabaseLedger
 from commserver.services.record_service import RecordService
+from commserver.services.rehearsal_service import RehearsalService
 from commserver.services.request_service import RequestService
 from commserver.services.retention_service import RetentionService
 from commserver.services.run_service import RunService
 from commserver.services.status_service import StatusService
 from commserver.services.sweep_service import SweepService
 from commserver.services.verifiers.backend import TokenAsker
+from commserver.services.verify_service import VerifyService
 from commserver.services.watch_service import WatchService
 from commserver.web import app as web
 
@@ -62,6 +64,9 @@ log = structlog.get_logger(__name__)
 
 READY = 3.0  # seconds for the database to show that it is there
 LINKS_GRACE = 5.0  # seconds for the doors to close after they were told to stop
+
+REHEARSALS = "rehearsal"  # the site of containers that belong to no database
+REHEARSAL_SLOT = 999  # the last: a server beside us begins with the first
 
 MakeSandboxes = Callable[[str, str], Sequence[Sandbox]]  # given the ids of site and boot
 
@@ -105,6 +110,34 @@ def docker_sandboxes(config: Config, stack: AsyncExitStack) -> MakeSandboxes:
     return make
 
 
+@asynccontextmanager
+async def rehearsals(config: Config) -> AsyncIterator[RehearsalService]:
+    """Yield what judges teachers' own solutions, on the first engine that answers.
+
+    Raises:
+        ConfigError: none does.
+    """
+    silent = []
+    for url in engines(config):
+        wrapper = DockerWrapper(url, deadline=config.docker.deadline)
+        sandbox = FreshSandbox(wrapper, site=REHEARSALS, boot=str(uuid.uuid4()))
+        try:
+            await sandbox.languages()
+            for left in await wrapper.containers({SITE: REHEARSALS}):
+                if left.status == "exited":  # whoever had it was killed; what runs is another's
+                    await wrapper.discard(left.name)
+        except SandboxError as error:
+            wrapper.close()
+            silent.append(f"no container engine answers at {url}: {error}")
+            continue
+        try:
+            yield RehearsalService(sandbox, slot=REHEARSAL_SLOT)
+        finally:
+            wrapper.close()
+        return
+    raise ConfigError([*silent, "solutions run in containers: start an engine, or see `[docker]`"])
+
+
 def told(config: Config) -> set[Recipient]:
     """Return who is configured to be told of runs' ends, apart from the students."""
     names = config.backend.links or ("backend",)
@@ -127,6 +160,7 @@ class App:
     asking: list[Gateway]  # the gateways through which work comes in
     sweep: SweepService
     retention: RetentionService
+    verify: VerifyService
     claim: Claim
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -155,13 +189,15 @@ class App:
             looking += [tasks.create_task(door.run(), name=door.name) for door in self.asking]
             sweeping = tasks.create_task(self.sweep.run())
             cleaning = tasks.create_task(self.retention.run(), name=self.retention.name)
+            verifying = tasks.create_task(self.verify.run(), name=self.verify.name)
             await stop.wait()
             log.info("stopping", grace=self.config.queue.grace)
             self.docker.stop()
             self.door.shut = True
             sweeping.cancel()
             cleaning.cancel()
-            await _ended([sweeping, cleaning])
+            verifying.cancel()
+            await _ended([sweeping, cleaning, verifying])
             await self.docker.drain(self.config.queue.grace)
             await asyncio.wait({docker})
             for door in self.asking:
@@ -215,7 +251,7 @@ async def built(
         await database.write(lambda c: daos.baseline.ensure(c, at=clock.utc()))
         boot = str(uuid.uuid4())
 
-        files = FileStore(config.files_dir)
+        files = stored(config)
         bus = EventBus()
         always = (WEBHOOK,) if config.http.told else ()
         ledger = DatabaseLedger(database, daos, clock, tell=always)
@@ -258,6 +294,7 @@ async def built(
         asking: list[Gateway] = [*clients]
         sweep = SweepService(database, daos, execs, config.queue, clock)
         retention = RetentionService(database, daos, files, clock, config.database, config.files)
+        verify = VerifyService(files, clock)
         status = StatusService(
             {
                 "database": probes.database(database, clock),
@@ -268,6 +305,7 @@ async def built(
                 "queue": probes.queue(dispatcher, database, daos, clock, config.queue.limit),
                 "finals": probes.finals(database, daos),
                 "sweep": probes.sweep(sweep, config.queue),
+                "files": probes.files(files),
                 "disk": probes.disk(config.state_dir),
             },
             clock,
@@ -308,6 +346,7 @@ async def built(
             asking,
             sweep,
             retention,
+            verify,
             claim,
         )
 

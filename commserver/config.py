@@ -309,9 +309,13 @@ class Queue(Section):
 
 
 class Files(Section):
-    """What was handed in, as it was frozen for its runs."""
+    """What was handed in, as it was frozen for its runs, and the large files of exercises."""
 
     keep: Days = Field(default=180, ge=0, le=36_500)  # after its last run has ended; 0 = for ever
+    # How much there may be, as it is counted on a disk of 4 KiB blocks: of all, and of one. What is
+    # above is refused. 0 = as much as the disk takes.
+    limit: Bytes = Field(default=20 << 30, ge=0)
+    file_limit: Bytes = Field(default=64 << 20, ge=0)
 
 
 class Log(Section):

@@ -19,6 +19,7 @@ from commserver.services.admin_service import AdminService
 from commserver.services.archive_service import ArchiveService
 from commserver.services.audit_service import AuditService
 from commserver.services.erase_service import EraseService
+from commserver.services.exercise_service import ExerciseService
 from commserver.services.file_store import FileStore
 
 
@@ -61,7 +62,20 @@ async def ready(config: Config) -> AsyncIterator[DatabaseManager]:
 async def admin(config: Config) -> AsyncIterator[AdminService]:
     """Yield what admins do directly in the database, which must be ready."""
     async with ready(config) as database:
-        yield AdminService(database, DaoManager(), SystemClock(), who=operator())
+        yield AdminService(database, DaoManager(), stored(config), SystemClock(), who=operator())
+
+
+@asynccontextmanager
+async def exercises(config: Config) -> AsyncIterator[ExerciseService]:
+    """Yield what knows the exercises that the database has."""
+    async with ready(config) as database:
+        yield ExerciseService(database, DaoManager(), stored(config))
+
+
+def stored(config: Config) -> FileStore:
+    """Return the configured file store."""
+    limits = config.files
+    return FileStore(config.files_dir, limit=limits.limit, file_limit=limits.file_limit)
 
 
 @asynccontextmanager

@@ -11,15 +11,6 @@ from datetime import UTC, datetime, timedelta
 
 from commserver.core.board import Board
 from commserver.core.changes import Change, Conflict, Write
-from commserver.core.execution import (
-    Broken,
-    Cause,
-    Completed,
-    Failure,
-    Judged,
-    Status,
-    Verdict,
-)
 from commserver.core.finals import Final, Notice, ending, recipients
 from commserver.core.jobs import (
     AttemptId,
@@ -39,6 +30,7 @@ from commserver.core.jobs import (
     normalised,
 )
 from commserver.core.states import ACTIVE, State
+from commserver.core.verdicts import Broken, Cause, Completed, Failure, Judged, Status, Verdict
 from commserver.errors import AlreadyExists, StoreError
 
 # -- time -----------------------------------------------------------------------------------------

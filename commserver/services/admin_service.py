@@ -1,5 +1,6 @@
 """What the platform and its admins do by other means: for new sites, demos and tests."""
 
+import asyncio
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,10 @@ from commserver.dao.database_manager import DatabaseManager
 from commserver.dao.tokens import StoredToken
 from commserver.errors import DefinitionError, NotFound
 from commserver.graders.definition import Definition, is_definition, parse
+from commserver.services import exercise_folder
 from commserver.services.auth_service import fingerprint
+from commserver.services.exercise_folder import ExerciseFolder, key_of
+from commserver.services.file_store import FileStore
 
 TOKEN_BYTES = 17  # 136 random bits
 DAY = 86_400  # seconds
@@ -24,14 +28,22 @@ DAY = 86_400  # seconds
 class AdminService:
     """Accounts, tokens, exercises and attempts in the platform's own tables.
 
-    who: what the audit calls whoever does it, such as "cli:root".
+    files: where large files of exercises are kept. who: what the audit calls whoever does it, such
+    as "cli:root".
     """
 
     def __init__(
-        self, database: DatabaseManager, daos: DaoManager, clock: Clock, *, who: str = "unknown"
+        self,
+        database: DatabaseManager,
+        daos: DaoManager,
+        files: FileStore,
+        clock: Clock,
+        *,
+        who: str = "unknown",
     ) -> None:
         self._database = database
         self._daos = daos
+        self._files = files
         self._clock = clock
         self._who = who
 
@@ -95,41 +107,110 @@ class AdminService:
         at = self._clock.utc()
         await self._daos.audit.add(connection, self._who, action, target, detail, at=at)
 
-    async def import_exercise(self, folder: Path, teacher: str) -> int:
-        """Put the exercise in `folder` into the platform's tables; returns its id.
-
-        It may be imported again: the newest counts from then on.
+    async def import_exercise(
+        self, folder: Path, teacher: str, *, course: str = "", exercise: int | None = None
+    ) -> int:
+        """Put the exercise in `folder` into the platform's tables; see `put_exercise`.
 
         Raises:
             DefinitionError: it is wrong; nothing was written.
-            NotFound: a live platform has no such teacher; nothing was written.
         """
-        text, definition = read_exercise(folder)
-        instruction = folder / "instruction.md"
-        told = _text(instruction) if instruction.exists() else ""
+        found = await asyncio.to_thread(exercise_folder.read, folder)
+        return await self.put_exercise(found, teacher, course=course, exercise=exercise)
+
+    async def put_exercise(
+        self,
+        folder: ExerciseFolder,
+        teacher: str,
+        *,
+        course: str = "",
+        exercise: int | None = None,
+    ) -> int:
+        """Put an exercise into the platform's tables, its large files into ours; returns its id.
+
+        It is the teacher's of this key in the course, else the one of this title, else a new one.
+        It may be put again: the newest counts from then on. Of a live platform only the grader is
+        written.
+
+        course: its title, where it is to be another than the definition says. exercise: its id,
+        where that is known.
+
+        Raises:
+            NotFound: a live platform has no such teacher, course or exercise; nothing was written.
+            StoreError: it could not be written; what is in the tables is as it was.
+        """
+        if folder.bulk:
+            await self._files.measure()
+        for content in folder.bulk.values():  # before the row that needs them
+            await self._files.put(content)
 
         async def work(connection: AsyncConnection) -> int:
-            daos = self._daos
-            author = await self._account(connection, teacher)
-            language = await daos.languages.ensure(connection, definition.language)
-            course = await daos.courses.ensure(
-                connection, account_id=author, title=definition.course, language_id=language
-            )
-            exercise = await daos.exercises.put(
-                connection,
-                account_id=author,
-                course_id=course,
-                title=definition.title,
-                instruction=told,
-                grade_max=definition.grade_max,
-            )
-            if await daos.scripts.newest(connection, exercise) != text:
-                await daos.scripts.add(connection, exercise, text)
-            target = f"exercise {exercise}"
-            await self._audited(connection, "exercise.import", target, definition.title)
-            return exercise
+            ours = await connection.run_sync(migrations.keeps_platform)
+            if exercise is not None:
+                number = exercise
+                if await self._daos.exercises.find(connection, number) is None:
+                    raise NotFound("exercise", str(number))
+            elif ours:
+                number = await self._put(connection, folder, teacher, course)
+            else:
+                number = await self._found(connection, folder, teacher, course)
+            if await self._daos.scripts.newest(connection, number) != folder.row:
+                await self._daos.scripts.add(connection, number, folder.row)
+            title = folder.definition.title
+            await self._audited(connection, "exercise.import", f"exercise {number}", title)
+            return number
 
         return await self._database.write(work)
+
+    async def _put(
+        self, connection: AsyncConnection, folder: ExerciseFolder, teacher: str, course: str
+    ) -> int:
+        """Make the rows of an exercise say so, with all that they need."""
+        daos, definition = self._daos, folder.definition
+        author = await self._account(connection, teacher)
+        language = await daos.languages.ensure(connection, definition.language)
+        course_id = await daos.courses.ensure(
+            connection,
+            account_id=author,
+            title=course or definition.course,
+            language_id=language,
+        )
+        return await daos.exercises.put(
+            connection,
+            account_id=author,
+            course_id=course_id,
+            title=definition.title,
+            instruction=folder.instruction,
+            grade_max=definition.grade_max,
+            known=await self._of_key(connection, course_id, definition.key),
+        )
+
+    async def _found(
+        self, connection: AsyncConnection, folder: ExerciseFolder, teacher: str, course: str
+    ) -> int:
+        """Return the id of the live platform's exercise that this is.
+
+        Raises:
+            NotFound: there is none.
+        """
+        definition = folder.definition
+        author = await self._account(connection, teacher)
+        title = course or definition.course
+        course_id = await self._daos.courses.id_of(connection, account_id=author, title=title)
+        number = None
+        if course_id is not None:
+            number = await self._of_key(connection, course_id, definition.key)
+            if number is None:
+                number = await self._daos.exercises.id_of(connection, course_id, definition.title)
+        if number is None:
+            why = f"{teacher} has no exercise {definition.title!r} in a course {title!r}"
+            advice = "a live platform makes its exercises itself: name its own with --exercise ID"
+            raise NotFound("exercise", definition.title, f"{why}; {advice}")
+        return number
+
+    async def _of_key(self, connection: AsyncConnection, course: int, key: str) -> int | None:
+        rows = await self._daos.scripts.newest_of(connection, course=course, having=key)
+        return next((number for number, row in rows if key_of(row) == key), None)
 
     async def expected_files(self, exercise: int) -> Sequence[str]:
         """Return how the files are called that are to be handed in, none where any may be.
@@ -188,16 +269,5 @@ def read_exercise(folder: Path) -> tuple[str, Definition]:
     Raises:
         DefinitionError: it is not there, or wrong.
     """
-    path = folder / "exercise.toml"
-    text = _text(path)
-    try:
-        return text, parse(text)
-    except DefinitionError as error:
-        raise DefinitionError([f"{path}: {problem}" for problem in error.problems]) from error
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DefinitionError([f"{path}: {error}"]) from error
+    found = exercise_folder.read(folder)
+    return found.text, found.definition

@@ -12,14 +12,17 @@ from commserver.core.clock import Clock
 from commserver.core.jobs import ContentHash
 from commserver.dao import migrations, whole_tables
 from commserver.dao.database_manager import DatabaseManager
-from commserver.dao.tables import site
+from commserver.dao.scripts import ScriptDAO
+from commserver.dao.tables import scripts, site
 from commserver.errors import NotFound, StoreError, StoreRefused
+from commserver.services import exercise_files
 from commserver.services.archive import (
     CONTENTS,
     FORMAT,
     Archive,
     Content,
     Manifest,
+    MemberWriter,
     Writer,
     written,
 )
@@ -38,7 +41,7 @@ RECORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What is in an archive, in numbers.
+    """What is in an archive, in numbers; large files of exercises are among the contents.
 
     platform: whether the platform's tables are in it. missing: contents of runs that have not
     ended which are not, since they were lost before. site: the id of the site that it is of, "" if
@@ -145,6 +148,7 @@ class ArchiveService:
                 async for some in whole_tables.rows(connection, table):
                     member.write(some)
         missing = 0
+        referred: set[str] = set()
         with archive.member(CONTENTS) as member:
             async for name, unfinished in whole_tables.contents(connection):
                 try:
@@ -156,6 +160,11 @@ class ArchiveService:
                         missing += 1
                 else:
                     member.write([Content(name, data)])
+                    referred.update(exercise_files.of_content(data) or ())
+            if await connection.run_sync(lambda c: sa.inspect(c).has_table(scripts.name)):
+                referred |= await exercise_files.of_exercises(connection, ScriptDAO())
+            for name in sorted(referred):
+                await self._write_file(member, name)
         return Manifest(
             format=FORMAT,
             made_at=self._clock.utc(),
@@ -165,6 +174,13 @@ class ArchiveService:
             members=archive.members,
             missing=missing,
         )
+
+    async def _write_file(self, member: MemberWriter, name: str) -> None:
+        """Write a large file of an exercise, if it is there: that is its teacher's to know."""
+        try:
+            member.write([Content(name, await self._files.get(ContentHash(name)))])
+        except (NotFound, StoreError) as error:
+            log.warning("exercise_file_missing", file=name, error=str(error))
 
     async def _stored(self, archive: Archive) -> AsyncIterator[ContentHash]:
         """Store an archive's contents; yields those that were not there before."""

@@ -13,19 +13,12 @@ from commserver.config import Docker
 from commserver.core.bus import EventBus
 from commserver.core.clock import Clock
 from commserver.core.events import Event, LeaseRevoked
-from commserver.core.execution import (
-    Broken,
-    Cause,
-    Completed,
-    ExecutionReport,
-    ExecutionRequest,
-    Failure,
-    Outcome,
-    Verdict,
-)
+from commserver.core.execution import ExecutionReport, ExecutionRequest
 from commserver.core.jobs import Lease, LeaseId, Offer, Value
+from commserver.core.verdicts import Broken, Cause, Completed, Failure, Outcome, Verdict
 from commserver.errors import (
     DefinitionError,
+    GraderError,
     ImageMissing,
     NotFound,
     SandboxError,
@@ -33,8 +26,9 @@ from commserver.errors import (
     SandboxUnavailable,
     StoreError,
 )
-from commserver.graders import tests
-from commserver.services.run_service import RunService
+from commserver.graders import kinds
+from commserver.services.reruns import Slots
+from commserver.services.run_service import RunService, lease_for
 
 log = structlog.get_logger(__name__)
 
@@ -79,14 +73,14 @@ class Sandbox(Protocol):
 
 @dataclass(slots=True)
 class _Engine:
-    """An engine and what its slots share; `idle` are those that wait for it or for a run."""
+    """An engine and what its slots share; those that are `idle` wait for it or for a run."""
 
     sandbox: Sandbox
     slots: range
     images: frozenset[str] = frozenset()
     up: asyncio.Event = field(default_factory=asyncio.Event)
     doubted: asyncio.Event = field(default_factory=asyncio.Event)
-    idle: set[asyncio.Task[Lease]] = field(default_factory=set)
+    idle: dict[int, asyncio.Task[Lease]] = field(default_factory=dict)
     why: str = "it has not answered yet"  # it is down; "" while it is up
     told: bool = False  # the log has that it is down
 
@@ -101,8 +95,13 @@ class _Engine:
 
     def rouse(self) -> None:
         """Let idle slots look again: what they wait with is no longer true."""
-        for waiting in self.idle:
+        for waiting in self.idle.values():
             waiting.cancel()
+
+    def lend(self, slot: int) -> bool:
+        """Let somebody else work on an idle slot; False when it has a run of its own by now."""
+        waiting = self.idle.get(slot)
+        return waiting is None or waiting.cancel()
 
 
 class EngineState(NamedTuple):
@@ -138,6 +137,8 @@ class DockerManager:
             _Engine(sandbox, range(i * config.slots, (i + 1) * config.slots))
             for i, sandbox in enumerate(sandboxes)
         ]
+        self._of_slot = {slot: engine for engine in self._engines for slot in engine.slots}
+        self._slots = Slots(self._of_slot, clock, lambda slot: self._of_slot[slot].lend(slot))
         self._tries: dict[LeaseId, asyncio.Task[Outcome]] = {}
         self._draining = False
         self._record_until = math.inf  # monotonic seconds; an outcome not stored by then goes back
@@ -227,14 +228,25 @@ class DockerManager:
     async def _slot(self, engine: _Engine, slot: int) -> None:
         """Take one run after the other, until drained."""
         while not self._draining:
-            if lease := await self._next(engine, slot):
+            await self._slots.home(slot)
+            if self._draining:
+                return
+            lease = await self._next(engine, slot)
+            if lease is None:
+                continue
+            if not self._slots.take(slot, lease.id):  # lent at the same moment
+                await self._give_back(lease)
+                continue
+            try:
                 with structlog.contextvars.bound_contextvars(run=lease.job.id, slot=slot):
                     await self._serve(engine, slot, lease)
+            finally:
+                self._slots.give(slot, lease.id)
 
     async def _next(self, engine: _Engine, slot: int) -> Lease | None:
         """Wait for a run; None when the slot was roused."""
         waiting = asyncio.create_task(self._leased(engine, slot))
-        engine.idle.add(waiting)
+        engine.idle[slot] = waiting
         try:
             await asyncio.wait({waiting})
         except asyncio.CancelledError:
@@ -244,7 +256,7 @@ class DockerManager:
                 await self._give_back(waiting.result())
             raise
         finally:
-            engine.idle.discard(waiting)
+            del engine.idle[slot]
         if waiting.cancelled():
             return None
         if self._draining:  # since it was leased, a moment ago
@@ -294,20 +306,24 @@ class DockerManager:
         """
         try:
             content = await self._runs.content(lease)
-            plan = tests.plan(content)
+            bulk = await self._runs.bulk(content)
+            plan = await asyncio.to_thread(kinds.plan, content, bulk)
             await self._begin(lease)
             if isinstance(plan, Verdict):
                 return Completed(plan)
+            await self._prolong(lease, lease_for(plan.request.real))
             report = await engine.sandbox.execute(
-                plan,
+                plan.request,
                 run=lease.job.id,
                 slot=slot,
                 on_progress=lambda done, of: self._runs.progressed(lease, "run", f"{done}/{of}"),
             )
-            verdict = await asyncio.to_thread(tests.judge, content, report)
-            return Completed(verdict, report)
+            judged = Completed(await asyncio.to_thread(plan.judge, report), report)
+            return await self._again(slot, lease, plan, judged) if plan.close(report) else judged
         except DefinitionError as error:
             return Broken(Failure(Cause.EXERCISE, str(error)))
+        except GraderError as error:
+            return Broken(Failure(Cause.EXERCISE, error.message, details=error.details))
         except ImageMissing as error:
             return Broken(Failure(Cause.IMAGE, str(error)))
         except SandboxUnavailable:
@@ -325,6 +341,39 @@ class DockerManager:
         ):  # a bug of ours must not stop the slot: the run counts a try, the next comes
             log.exception("try_failed")
             return Broken(Failure(Cause.INTERNAL, "internal error"))
+
+    async def _prolong(self, lease: Lease, seconds: float) -> None:
+        """Keep a lease for so long where it is shorter: all files are known only by now."""
+        if lease.job.lease is not None and lease.job.lease < seconds:
+            await self._runs.extend(lease.id, self._clock.now() + seconds)
+
+    async def _again(
+        self, slot: int, lease: Lease, plan: kinds.Plan, first: Completed
+    ) -> Completed:
+        """Run once more, on another slot if there is one, what was close to a limit.
+
+        Returns the better of both; the first when there is no second.
+        """
+        image = plan.request.image
+        engine = self._of_slot[slot]
+
+        def fits(other: int) -> bool:
+            there = self._of_slot[other]
+            return there.up.is_set() and image in there.images
+
+        try:
+            async with self._slots.another(slot, lease.id, fits) as other:
+                engine = self._of_slot[other]
+                report = await engine.sandbox.execute(plan.request, run=lease.job.id, slot=other)
+            second = await asyncio.to_thread(plan.judge, report)
+        except (SandboxError, GraderError) as error:
+            log.warning("rerun_failed", engine=engine.sandbox.name, reason=str(error))
+            if isinstance(error, SandboxLost | SandboxUnavailable):
+                engine.doubted.set()
+            return first
+        log.info("rerun", on=other, first=first.verdict.status, second=second.status)
+        counts = report if kinds.second_is_better(first.verdict, second) else first.report
+        return Completed(kinds.better(first.verdict, second), counts)
 
     async def _begin(self, lease: Lease) -> None:
         """Say that a try begins; one that was revoked before it could be told ends here."""

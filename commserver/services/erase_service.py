@@ -1,5 +1,6 @@
 """Forgetting one person, on demand."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -8,10 +9,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commserver.core.clock import Clock
 from commserver.core.finals import account as recipient_of
+from commserver.core.jobs import ContentHash
 from commserver.dao.dao_manager import DaoManager
 from commserver.dao.database_manager import DatabaseManager
 from commserver.dao.housekeeping import Held
 from commserver.errors import StoreError, StoreRefused
+from commserver.services import exercise_files
 from commserver.services.auth_service import owner_of
 from commserver.services.file_store import FileStore
 
@@ -25,8 +28,8 @@ class Erased:
     """What there was of an account and is no more.
 
     ended: of the runs, those that had not ended. left: contents that were handed in a moment ago,
-    perhaps by others as well, or that the disk did not let go of: a running server removes them
-    within about a day.
+    perhaps by others as well, that exercises have among their files, or that the disk did not let
+    go of: a running server removes them within about a day of when nobody needs them any more.
 
     How many finals the account was ever given is still known, as a number beside that of the
     account: the next one gets the next number.
@@ -82,9 +85,12 @@ class EraseService:
         at = self._clock.utc()
         held = await self._held(account, at)
         removed = left = 0
+        kept = await self._kept(held.contents)
         for name in held.contents:
             try:
-                if await self._files.remove(name, before=at - FILE_GRACE):
+                if name in kept:
+                    left += 1
+                elif await self._files.remove(name, before=at - FILE_GRACE):
                     removed += 1
                 elif await self._files.has(name):
                     left += 1
@@ -92,6 +98,18 @@ class EraseService:
                 log.warning("content_not_removed", content=name, error=str(error))
                 left += 1
         return Erased(held.runs, held.ended, held.tokens, held.notices, removed, left)
+
+    async def _kept(self, names: Collection[ContentHash]) -> Collection[str]:
+        """Return which of the files exercises have as well: all, where that cannot be looked up."""
+        if not names:
+            return ()
+        try:
+            return await self._database.read(
+                lambda c: exercise_files.of_exercises(c, self._daos.scripts)
+            )
+        except StoreError as error:
+            log.warning("contents_not_removed", error=str(error))
+            return names
 
     async def _held(self, account: int, at: datetime) -> Held:
         """Forget the rows and return what there was."""

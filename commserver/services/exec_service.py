@@ -12,7 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from commserver.config import Docker, Queue
 from commserver.core.clock import Clock
 from commserver.core.dispatcher import Dispatcher, Submitted
-from commserver.core.execution import Cause, ExecutionRequest, Failure
 from commserver.core.finals import Notice
 from commserver.core.jobs import (
     SWEEP,
@@ -28,26 +27,34 @@ from commserver.core.jobs import (
     content_hash,
     normalised,
 )
+from commserver.core.verdicts import Cause, Failure
 from commserver.dao.attempts import Attempt
 from commserver.dao.codes import SourceFile
 from commserver.dao.dao_manager import DaoManager
 from commserver.dao.database_manager import DatabaseManager
 from commserver.dao.executions import StoredRun
-from commserver.errors import AlreadyExists, DefinitionError, NotFound, StoreError, StoreRefused
-from commserver.graders import tests
+from commserver.errors import (
+    AlreadyExists,
+    DefinitionError,
+    NotFound,
+    StoreError,
+    StoreFull,
+    StoreRefused,
+)
+from commserver.graders import kinds
 from commserver.graders.content import Content, Draft
-from commserver.graders.definition import is_definition
 from commserver.graders.languages import LANGUAGES
 from commserver.services.auth_service import owner_of
 from commserver.services.file_store import FileStore
-from commserver.services.run_service import RunService
+from commserver.services.run_service import RunService, lease_for
 
 log = structlog.get_logger(__name__)
 
 LOOK_AGAIN = (0.1, 0.3, 1.0, 3.0)  # seconds until each further look at what is not there yet
 FURTHER_LOOKS = 2  # at the same time, so that those who are there do not wait for them
-LEASE_MARGIN = 120.0  # seconds a slot may need beside the sandboxed programs themselves
 NOBODYS = AttemptId(0)  # platforms count from 1
+NO_ROOM = "there is no room for what was handed in; hand in again later"
+TOO_LONG = "what was handed in is, with its exercise, longer than may be kept"
 ERASED = ContentHash("")  # the content of a run that has none: erased, or not to be read
 
 
@@ -83,6 +90,15 @@ class Frozen:
     draft: Draft
     encoded: bytes = field(repr=False)
     name: ContentHash
+
+
+@dataclass(frozen=True, slots=True)
+class _Judgeable:
+    """What a runner must have, the seconds it may need, and the files of the exercise it reads."""
+
+    requires: Requires
+    lease: float
+    references: frozenset[str]
 
 
 @dataclass(slots=True)
@@ -363,15 +379,22 @@ class ExecService:
         self, seen: Snapshot, frozen: Frozen, origin: Origin, tell: Sequence[Recipient] = ()
     ) -> Submitted:
         job = self._job(seen.attempt, frozen.name, origin, tell)
-        judged = self._judged(seen, frozen.draft)
+        judged = await self._judged(seen, frozen.draft)
         if isinstance(judged, Failure):
             return await self._refuse(job, judged)
-        content, lease = judged
-        job = replace(job, requires=_requires(content), lease=lease)
+        job = replace(job, requires=judged.requires, lease=judged.lease)
         if not self._runs.could_run(job.requires):
-            message = f"no engine has the image for {content.language}"
+            message = f"no engine has the image for {frozen.draft.language}"
             return await self._refuse(job, Failure(Cause.IMAGE, message))
-        await self._files.put(frozen.encoded)
+        try:
+            await self._files.refresh(judged.references)
+            await self._files.put(frozen.encoded)
+        except StoreFull as error:
+            never = len(frozen.encoded) > error.limit
+            if origin.swept and not never:
+                raise  # nobody waits for it: it is taken when there is room
+            log.warning("no_room_for_content", attempt=job.attempt, error=str(error))
+            return await self._refuse(job, Failure(Cause.FULL, TOO_LONG if never else NO_ROOM))
         submitted = await self._queued(job)
         log.info("run_queued", run=submitted.run, attempt=job.attempt, new=submitted.new)
         return submitted
@@ -434,8 +457,8 @@ class ExecService:
             max_tries=self._queue.max_tries,
         ).telling((*tell, *self._tell))
 
-    def _judged(self, seen: Snapshot, draft: Draft) -> tuple[Content, float] | Failure:
-        """Return what is to be judged and how long a slot may need for it, or why it cannot be."""
+    async def _judged(self, seen: Snapshot, draft: Draft) -> _Judgeable | Failure:
+        """Return what judging this takes, or why it cannot be judged."""
         if not draft.files:
             return Failure(Cause.NOT_FOUND, "the attempt has no files")
         content = draft.content()
@@ -446,14 +469,10 @@ class ExecService:
         if self._language(seen) not in LANGUAGES:
             named = seen.attempt.language or ""
             return Failure(Cause.IMAGE, f"there is no image for the language {named!r}")
-        if not is_definition(content.grader):
-            return Failure(Cause.EXERCISE, "correction scripts cannot be run yet")
         try:
-            plan = tests.plan(content)
+            return await asyncio.to_thread(_looked_at, content)
         except DefinitionError as error:
             return Failure(Cause.EXERCISE, str(error))
-        real = plan.real if isinstance(plan, ExecutionRequest) else 0.0
-        return content, real + LEASE_MARGIN
 
     def _full_for(self, attempt: AttemptId) -> bool:
         """Return whether one run more is too many; an attempt that has one is no newcomer."""
@@ -475,7 +494,14 @@ def _owner(attempt: Attempt) -> OwnerId:
     return owner_of(attempt.account_id) if attempt.account_id is not None else OwnerId("")
 
 
-def _requires(content: Content) -> Requires:
-    """Return what a runner must offer to judge this."""
-    image = LANGUAGES[content.language].image
-    return normalised([Requirement("image", "=", (image,))])
+def _looked_at(content: Content) -> _Judgeable:
+    """Return what judging this takes.
+
+    Raises:
+        DefinitionError: it cannot be judged.
+    """
+    return _Judgeable(
+        requires=normalised([Requirement("image", "=", (kinds.image(content),))]),
+        lease=lease_for(kinds.check(content)),
+        references=kinds.references(content.grader),
+    )

@@ -9,30 +9,33 @@ from typing import NamedTuple
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from commserver.core.execution import KIB, MIB, Failure, Flag, Judged
+from commserver.core.execution import KIB, MIB, Flag
 from commserver.core.finals import WEBHOOK, account
 from commserver.core.jobs import AttemptId, Job, Priority, Purpose, Recipient
 from commserver.core.states import State
+from commserver.core.verdicts import CaseVerdict, Failure, Judged, Verdict
 from commserver.dao.attempts import Attempt
 from commserver.dao.dao_manager import DaoManager
 from commserver.dao.database_manager import DatabaseManager
 from commserver.dao.executions import StoredRun
 from commserver.dao.notices import StoredNotice
-from commserver.dao.verdicts import Measurement, VerdictRecord
+from commserver.dao.verdicts import MeasuredStage, Measurement, VerdictRecord
 from commserver.errors import NotFound, StoreError, StoreRefused
 from commserver.graders.content import Content
 from commserver.services.file_store import FileStore
 
 RUNS = 20  # of an attempt that are told of
 FILES = 20  # of a content that are named
+ASKED = 10  # runs that one process asked for which are told of
 
 
 class Step(Struct, frozen=True):
     """One thing that happened to a run, or that is not known any more.
 
-    name: received, content, queued, leased, started, container, verdict, case, stored, tell, pushed
-    or acknowledged. at: when, where it has a moment of its own that is known. after: seconds since
-    the last step before it that has one, for pushed since the end of the run.
+    name: received, content, queued, leased, started, container, verdict, case, process, run, log,
+    notes, details, stored, tell, pushed or acknowledged. at: when, where it has a moment of its own
+    that is known. after: seconds since the last step before it that has one, for pushed since the
+    end of the run.
     """
 
     name: str
@@ -69,6 +72,7 @@ class _Stored(NamedTuple):
     ahead: int
     record: VerdictRecord | None
     unreadable: bool  # there is a record, and this version cannot read it
+    texts: bool  # of the record are to be told as well
     notices: list[StoredNotice]
 
 
@@ -90,8 +94,10 @@ class ExplainService:
         self._daos = daos
         self._files = files
 
-    async def explain(self, attempt: AttemptId) -> Story:
+    async def explain(self, attempt: AttemptId, *, texts: bool = False) -> Story:
         """Return what became of an attempt: of its newest runs everything that is still known.
+
+        texts: with what its student read, and what only its teacher may read.
 
         Raises:
             NotFound: there is no such attempt, nor a run of one.
@@ -100,7 +106,7 @@ class ExplainService:
         rows = await self._database.read(lambda c: self._rows(c, attempt))
         if rows.attempt is None and not rows.runs:
             raise NotFound("attempt", str(attempt), f"there is no attempt {attempt}")
-        runs = [await self._run(run) for run in rows.runs[:RUNS]]
+        runs = [await self._run(run, texts) for run in rows.runs[:RUNS]]
         found = rows.attempt
         return Story(
             attempt=attempt,
@@ -120,8 +126,8 @@ class ExplainService:
         runs = await self._daos.executions.of_attempt(connection, attempt, RUNS + 1)
         return _Rows(found, username, baseline, runs)
 
-    async def _run(self, run: StoredRun) -> RunStory:
-        stored = await self._database.read(lambda c: self._stored(c, run))
+    async def _run(self, run: StoredRun, texts: bool) -> RunStory:
+        stored = await self._database.read(lambda c: self._stored(c, run, texts))
         try:
             record = await self._database.read(
                 lambda c: self._daos.executions.verdict(c, run.job.id)
@@ -134,10 +140,10 @@ class ExplainService:
         steps = _after(_steps(stored, content))
         return RunStory(run.job.id, run.state, run.job.purpose, _erased(run), list(steps))
 
-    async def _stored(self, connection: AsyncConnection, run: StoredRun) -> _Stored:
+    async def _stored(self, connection: AsyncConnection, run: StoredRun, texts: bool) -> _Stored:
         ahead = await self._daos.executions.ahead(connection, run)
         notices = await self._daos.notices.of_run(connection, run.job.id)
-        return _Stored(run, ahead, None, unreadable=False, notices=notices)
+        return _Stored(run, ahead, None, unreadable=False, texts=texts, notices=notices)
 
     async def _content(self, run: StoredRun) -> str:
         """Return what is to say about what was judged."""
@@ -268,13 +274,18 @@ def _ending(stored: _Stored) -> Iterator[Step]:
     match run.ending:
         case Judged(status=status, grade=grade, grade_max=grade_max):
             yield from _container(stored)
-            yield Step("verdict", f"{status}, {grade} of {grade_max}")
-            if record:
-                yield from _cases(record)
+            twice = record and record.verdict and record.verdict.rerun
+            better = "; close to a time limit, so run twice: the better end counts" if twice else ""
+            yield Step("verdict", f"{status}, {grade} of {grade_max}{better}")
+            if record and record.verdict:
+                yield from _cases(record, record.verdict)
+                yield from _texts(stored, log=record.verdict.log, notes=record.verdict.notes)
         case Failure() as failure:
             container = failure.container or "none was begun, or it is not known"
             yield Step("container", container)
             yield Step("verdict", f"it could not be graded: {_failure(failure)}")
+            if record:
+                yield from _texts(stored, details=record.details)
         case None if run.state is State.CANCELLED:
             yield Step("verdict", "none: it was cancelled before one")
         case None if run.state is State.SUPERSEDED:
@@ -310,14 +321,58 @@ def _image(job: Job) -> str:
     return next((f"commserver/{name} " for name in asked), "")
 
 
-def _cases(record: VerdictRecord) -> Iterator[Step]:
-    """Yield what each process used and met."""
+def _cases(record: VerdictRecord, verdict: Verdict) -> Iterator[Step]:
+    """Yield what each case is worth, and what each process used and met."""
     if record.compile:
         yield Step("case", f"compilation: {_used(record.compile)}")
-    # In the order of the cases, whatever the processes are called; none when it did not compile.
-    for case, used in zip_longest(record.verdict.cases, record.cases[: len(record.verdict.cases)]):
-        points = f"{case.status}, {case.earned} of {case.points} points"
-        yield Step("case", f"{case.name}: {points}" + (f"; {_used(used)}" if used else ""))
+    yield from _processes(record.prepare)
+    if len(record.measured) != len(verdict.cases):  # checks of a script, or nothing was run
+        # In the order of the cases, whatever the processes are called.
+        for case, used in zip_longest(verdict.cases, record.cases[: len(verdict.cases)]):
+            yield Step("case", _worth(case) + (f"; {_used(used)}" if used else ""))
+        for measured in record.measured:
+            yield from _processes(measured.stages)
+        return
+    for case, measured in zip(verdict.cases, record.measured, strict=True):
+        alone = _alone(measured.stages)
+        yield Step("case", _worth(case) + (f"; {_used(alone)}" if alone else ""))
+        if not alone:
+            yield from _processes(measured.stages)
+
+
+def _worth(case: CaseVerdict) -> str:
+    return f"{case.name}: {case.status}, {case.earned} of {case.points} points"
+
+
+def _alone(stages: Sequence[MeasuredStage]) -> Measurement | None:
+    """Return the only process, None for several or one that asked for runs."""
+    processes = [process for stage in stages for process in stage.processes]
+    return processes[0] if len(processes) == 1 and not processes[0].runs else None
+
+
+def _processes(stages: Sequence[MeasuredStage]) -> Iterator[Step]:
+    """Yield what each process used, with what it asked for."""
+    for stage in stages:
+        together = len(stage.processes) > 1
+        for one in stage.processes:
+            name = one.name if one.name == stage.name else f"{stage.name}, {one.name}"
+            ended = f"; ended {one.ended:.2f} s after the stage began" if together else ""
+            yield Step("process", f"{name}: {_used(one)}{ended}")
+            for run in one.runs[:ASKED]:
+                yield Step("run", f"{name} asked for {run.name}: {_used(run)}")
+            if more := len(one.runs[ASKED:]) + one.more_runs:
+                yield Step("run", f"{name} asked for {more} more")
+
+
+def _texts(stored: _Stored, **texts: str) -> Iterator[Step]:
+    """Yield what people may read of a run, or that there is something."""
+    for name, text in texts.items():
+        if text and stored.texts:
+            yield Step(name, text)
+        elif text and name != "log":
+            count = len(text.splitlines())
+            lines = "one line" if count == 1 else f"{count} lines"
+            yield Step(name, f"{lines} for the teacher: see --texts")
 
 
 def _used(one: Measurement) -> str:
@@ -325,7 +380,7 @@ def _used(one: Measurement) -> str:
     met = ", ".join(str(flag.name).lower() for flag in Flag(one.flags)) or "none"
     return (
         f"{one.cpu:.2f} s of cpu, {one.real:.2f} s, {memory}; exit code {one.exit_code}, "
-        f"limits met: {met}"
+        f"limits met: {met}" + (", ended by us" if one.stopped else "")
     )
 
 

@@ -8,10 +8,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from commserver.core.board import Board
 from commserver.core.changes import Change, Conflict
 from commserver.core.clock import Clock
-from commserver.core.execution import Completed
 from commserver.core.finals import Notice, recipients
 from commserver.core.jobs import Job, Lease, LeaseId, Purpose, Recipient, RunId
 from commserver.core.states import Step
+from commserver.core.verdicts import Completed
 from commserver.dao.dao_manager import DaoManager
 from commserver.dao.database_manager import DatabaseManager
 from commserver.dao.executions import Held, StoredRun

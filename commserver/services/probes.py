@@ -15,11 +15,13 @@ from commserver.core.dispatcher import Dispatcher
 from commserver.dao.dao_manager import DaoManager
 from commserver.dao.database_manager import DatabaseManager
 from commserver.services.docker_manager import DockerManager, EngineState
+from commserver.services.file_store import FileStore
 from commserver.services.status_service import Item, Probe, Value, moment
 from commserver.services.sweep_service import SweepService
 
 DISK_LEAST = 1 << 30  # bytes that ought to be free on the disk of the state directory
 DISK_LEAST_SHARE = 0.05  # of it
+FILES_MOST = 0.9  # of files.limit that may be used before an admin is told
 
 
 class LinkState(Protocol):
@@ -175,6 +177,27 @@ def sweep(service: SweepService, config: Queue) -> Probe:
         last = service.swept_at
         values = {"mode": config.sweep, "last": last.isoformat() if last else None}
         return [Item("sweep", f"last {moment(last)}" if last else "not yet", values)]
+
+    return probe
+
+
+def files(store: FileStore) -> Probe:
+    """Say how much of the file store is used, and whether any of it is damaged."""
+
+    async def probe() -> Sequence[Item]:
+        size, count, damaged = store.used
+        most = f" of {store.limit / (1 << 30):.1f}" if store.limit else ""
+        used = f"{size / (1 << 30):.1f}{most} GiB"
+        values: dict[str, Value] = {"bytes": size, "files": count, "damaged": damaged}
+        values["limit"] = store.limit
+        full = store.limit and size > FILES_MOST * store.limit
+        problem = f"the file store is nearly full, {used}: see files.limit, files.keep"
+        items = [Item("files", f"{count} files, {used}", values, problem if full else "")]
+        if damaged:
+            where = "their names are in the log, and in the folder they end in .damaged"
+            problem = f"{damaged} stored files were found damaged: {where}"
+            items.append(Item("damaged", f"{damaged} set aside", {"damaged": damaged}, problem))
+        return items
 
     return probe
 

@@ -128,7 +128,7 @@ class RecordService:
                 if run.state is not State.SUPERSEDED
             ][:1]
             found = [await self._daos.executions.verdict(connection, run.job.id) for run in runs]
-            log = "".join(one.verdict.log for one in found if one)
+            log = "".join(one.verdict.log for one in found if one and one.verdict)
             return await self._titled(connection, runs), log
 
         records, log = await self._database.read(work)

@@ -1,7 +1,7 @@
 """What is kept for a time only."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -12,9 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commserver.config import Database, Days, Files
 from commserver.core.clock import Clock
+from commserver.core.jobs import ContentHash
 from commserver.dao.dao_manager import DaoManager
 from commserver.dao.database_manager import DatabaseManager
-from commserver.errors import StoreError
+from commserver.errors import NotFound, StoreError
+from commserver.services import exercise_files
 from commserver.services.file_store import SHARDS, FileStore
 
 log = structlog.get_logger(__name__)
@@ -57,6 +59,7 @@ class RetentionService:
     ) -> None:
         self._database = database
         self._dao = daos.housekeeping
+        self._scripts = daos.scripts
         self._files = files
         self._clock = clock
         self._keep = keep
@@ -157,14 +160,43 @@ class RetentionService:
         return total
 
     async def _contents(self) -> int:
-        """Remove the stored contents that no run needs, and what was never finished."""
-        removed = 0
+        """Remove the stored files that nobody needs, and what was never finished.
+
+        Runs need the contents they judge; exercises and contents the large files of exercises.
+        """
+        young = self._clock.utc() - FILE_GRACE
+        ended = self._before(self._keep_files.keep)
+        unneeded: set[str] = set()
         for shard in SHARDS:
-            young = self._clock.utc() - FILE_GRACE
-            ended = self._before(self._keep_files.keep)
-            kept = await self._needed(shard, ended)
-            removed += await self._files.collect(shard, kept, before=young)
-        return removed
+            old = await self._files.old(shard, before=young)
+            unneeded |= old - await self._needed(shard, ended)
+        if unneeded:
+            unneeded -= await self._database.read(
+                lambda c: exercise_files.of_exercises(c, self._scripts)
+            )
+        unneeded -= await self._referred(unneeded, ended)
+        return sum([await self._files.collect(s, unneeded, before=young) for s in SHARDS])
 
     async def _needed(self, shard: str, ended: datetime | None) -> set[str]:
         return await self._database.read(lambda c: self._dao.contents(c, shard, ended=ended))
+
+    async def _referred(self, names: set[str], ended: datetime | None) -> set[str]:
+        """Return which of the files a content refers to whose exercise does so no more.
+
+        Nearly all that is to be removed is contents, which nothing refers to: only where something
+        else is among it, a platform has lost or changed a grader, and the contents are read.
+        """
+        wanted = {name for name in names if await self._refers(name) is None}
+        found: set[str] = set()
+        for shard in SHARDS if wanted else ():
+            for name in await self._needed(shard, ended):
+                found |= wanted.intersection(await self._refers(name) or ())
+        return found
+
+    async def _refers(self, name: str) -> Collection[str] | None:
+        """Return what a stored content refers to; None for a file that is no content."""
+        try:
+            stored = await self._files.get(ContentHash(name))
+        except (NotFound, StoreError):  # what is lost or damaged needs nothing more
+            return ()
+        return await asyncio.to_thread(exercise_files.of_content, stored)

@@ -1,18 +1,28 @@
 """The run door: whoever runs jobs takes them here and says here how it went."""
 
+import asyncio
 from collections.abc import Collection
 
 import structlog
 
 from commserver.core.board import Gone
 from commserver.core.dispatcher import Dispatcher
-from commserver.core.execution import Broken, Cause, Completed, Failure, Outcome
-from commserver.core.jobs import Lease, LeaseId, Offer, Requires, RunId
-from commserver.errors import StoreRefused
+from commserver.core.jobs import ContentHash, Lease, LeaseId, Offer, Requires, RunId
+from commserver.core.verdicts import Broken, Cause, Completed, Failure, Outcome
+from commserver.errors import NotFound, StoreRefused
+from commserver.graders import kinds
 from commserver.graders.content import Content
 from commserver.services.file_store import FileStore
 
 log = structlog.get_logger(__name__)
+
+LEASE_MARGIN = 120.0  # seconds a slot may need beside the sandboxed programs themselves
+RUNS = 2  # of the same programs in one lease: what is close to a limit is run once more
+
+
+def lease_for(real: float) -> float:
+    """Return how long a runner may need for what takes `real` at most in the sandbox, seconds."""
+    return RUNS * real + LEASE_MARGIN
 
 
 class RunService:
@@ -60,6 +70,20 @@ class RunService:
             NotFound, StoreError: it cannot be had.
         """
         return Content.decode(await self._files.get(lease.job.content))
+
+    async def bulk(self, content: Content) -> dict[str, bytes]:
+        """Return the large files of its exercise by their sha256, those of them that are there.
+
+        Raises:
+            StoreError: one cannot be read, or is not what its name says.
+        """
+        found: dict[str, bytes] = {}
+        for name in sorted(await asyncio.to_thread(kinds.references, content.grader)):
+            try:
+                found[name] = await self._files.get(ContentHash(name))
+            except NotFound:  # whoever plans with it knows what its teacher calls it
+                log.warning("exercise_file_missing", file=name)
+        return found
 
     async def started(self, lease: LeaseId) -> bool:
         """Say that it has begun; False when the lease is over."""

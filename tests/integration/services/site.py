@@ -33,7 +33,7 @@ from tests.fake_sandbox import FakeSandbox
 from tests.fakes import FakeClock, make_offer, settle
 from tests.unit.graders.toml import exercise
 
-PATIENCE = 10.0  # seconds of real time for the database and a few threads
+PATIENCE = 60.0  # seconds of real time for the database and a few threads
 ORIGIN = Origin("backend", "main", "ref")
 QUEUE = Queue()
 ONE_SLOT = Docker(slots=1)
@@ -85,22 +85,24 @@ class Site:
         queue: Queue = QUEUE,
         docker: Docker = ONE_SLOT,
         tell: Sequence[Recipient] = (),
+        limit: int = 0,
+        file_limit: int = 0,
     ) -> None:
-        """`tell`: who is owed the end of every run, such as a webhook."""
+        """`tell`: who is owed the end of every run, such as a webhook. limits: of the files."""
         self.state = state
         self.clock = clock
         self.url = url or f"sqlite:///{state / 'commserver.db'}"
         self.queue = queue
         self.database = DatabaseManager(self.url)
         self.daos = DaoManager()
-        self.files = FileStore(state / "files")
+        self.files = FileStore(state / "files", limit=limit, file_limit=file_limit)
         self.bus = EventBus()
         self.board = Board()
         self.ledger = DatabaseLedger(self.database, self.daos, clock, tell=tell)
         self.dispatcher = Dispatcher(self.board, self.ledger, self.bus, clock)
         self.runs = RunService(self.dispatcher, self.files)
         self.auth = AuthService(DatabaseVerifier(self.database, self.daos, clock))
-        self.admin = AdminService(self.database, self.daos, clock)
+        self.admin = AdminService(self.database, self.daos, self.files, clock)
         self.exec = ExecService(
             *(self.database, self.daos, self.files, self.dispatcher, self.runs),
             *(queue, docker, clock),

@@ -134,10 +134,10 @@ async def test_an_exercise_may_have_no_instruction(site: Site, folder: Path) -> 
     ("file", "content", "problem"),
     [
         ("exercise.toml", None, "No such file"),
-        ("exercise.toml", b"\xff", "codec can't decode"),
+        ("exercise.toml", b"\xff", "is no text in UTF-8 (line 1)"),
         ("exercise.toml", b"import grader", "not TOML"),
         ("exercise.toml", exercise("nonsense = 1").encode(), "nonsense: no such key"),
-        ("instruction.md", b"plus tard\xe9", "codec can't decode"),
+        ("instruction.md", b"plus\ntard\xe9", "is no text in UTF-8 (line 2)"),
     ],
 )
 async def test_a_wrong_exercise_is_told_with_its_file_and_writes_nothing(

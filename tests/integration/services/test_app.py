@@ -11,15 +11,17 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from commserver import app
+from commserver import app, operations
 from commserver.app import App
-from commserver.config import Backend, Browser, Config, Database, Docker, Http, Queue
+from commserver.config import Backend, Browser, Config, Database, Docker, Files, Http, Queue
 from commserver.core.finals import WEBHOOK, backend
 from commserver.core.jobs import Origin
 from commserver.core.states import State
 from commserver.engine import discovery
-from commserver.errors import AlreadyManaged, ConfigError, StoreError
+from commserver.errors import AlreadyManaged, ConfigError, StoreError, StoreFull
 from commserver.services.docker_manager import Sandbox
+from commserver.services.file_store import FileStore
+from commserver.services.status_service import Item
 from tests.fake_sandbox import FakeSandbox
 from tests.fakes import FakeClock, completed, make_offer
 from tests.integration.services.site import Site, until
@@ -219,3 +221,30 @@ async def test_finals_that_are_owed_to_nobody_who_is_configured_are_told_at_the_
         [("backend:old_name", 2), ("webhook", 2)],
         [("backend:backend", 2), ("backend:old_name", 2), ("webhook", 2)],
     ]
+
+
+@pytest.mark.parametrize("engine_name", ["sqlite"], indirect=True)
+async def test_a_server_counts_its_files_and_holds_to_their_configured_limits(
+    config: Config, state: Path
+) -> None:
+    limited = config.model_copy(update={"files": Files(limit=4096, file_limit=10)})
+    await FileStore(state / "files").put(b"was there")
+    store = operations.stored(limited)
+    await store.measure()
+
+    async with running(limited, Engines()) as serving:
+        status = serving.door.status
+
+        async def counted() -> Item:
+            return (await status.report()).parts["files"][0]
+
+        async with asyncio.timeout(10):
+            item = await counted()
+            while not item.values["files"]:
+                item = await counted()
+
+    assert item.values == {"bytes": 4096, "files": 1, "damaged": 0, "limit": 4096}
+    assert "nearly full" in item.problem
+    for content, key in ((b"more", "files.limit"), (b"a longer file", "files.file_limit")):
+        with pytest.raises(StoreFull, match=key):
+            await store.put(content)

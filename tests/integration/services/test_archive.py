@@ -15,9 +15,10 @@ import msgspec
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
+from structlog.testing import capture_logs
 
 from commserver.core.finals import account
-from commserver.core.jobs import OwnerId, RunId
+from commserver.core.jobs import OwnerId, RunId, content_hash
 from commserver.core.states import State
 from commserver.dao import migrations, whole_tables
 from commserver.dao.dao_manager import DaoManager
@@ -26,9 +27,10 @@ from commserver.errors import AlreadyManaged, StoreError, StoreRefused
 from commserver.services import archive as archive_file
 from commserver.services.archive_service import ArchiveService, Summary, opened
 from commserver.services.file_store import FileStore
+from tests.databases import made
 from tests.fakes import FakeClock, completed, make_offer
-from tests.integration.conftest import made
 from tests.integration.services.site import Site
+from tests.unit.graders.toml import CASE, exercise
 
 NODE = make_offer("node", engine="node", remote=True)
 
@@ -44,7 +46,7 @@ def new_host(engine_name: str, request: pytest.FixtureRequest, tmp_path: Path) -
     if engine_name == "postgresql":
         yield f"sqlite:///{tmp_path / 'new' / 'commserver.db'}"
     else:
-        yield from made(request.getfixturevalue("cluster"), None)
+        yield from made(request.getfixturevalue("maker"), None)
 
 
 @pytest.fixture
@@ -104,6 +106,24 @@ async def rows(url: str) -> dict[str, list[dict[str, object]]]:
     return found
 
 
+async def test_large_files_that_only_a_content_refers_to_are_in_it_and_lost_ones_are_told(
+    site: Site, archives: ArchiveService, path: Path
+) -> None:
+    there, lost = await site.files.put(b"21"), content_hash(b"42")
+    files = [f'"{n}.in" = {{ sha256 = "{one}", size = 2 }}' for n, one in enumerate((there, lost))]
+    cases = "\n".join([CASE, "[files]", *files, ""])
+    await site.submit(await site.attempt(await site.exercise(exercise(cases=cases))))
+    await site.sql("DELETE FROM scripts")
+
+    with capture_logs() as logs:
+        summary = await archives.backup(path)
+
+    assert (summary.contents, summary.missing) == (2, 0)
+    with opened(path) as archive:
+        assert there in [one.name for one in archive.contents()]
+    assert [line["file"] for line in logs if line["event"] == "exercise_file_missing"] == [lost]
+
+
 # -- there and back -------------------------------------------------------------------------------
 
 
@@ -112,17 +132,21 @@ async def test_a_site_goes_on_in_the_other_kind_of_database_as_if_nothing_had_be
 ) -> None:
     runs = await busy(site)
     token = await site.admin.new_token(await site.admin.account("first"))
+    bulky = [await site.files.put(one) for one in (b"21", b"42")]
+    files = [f'"{n}.in" = {{ sha256 = "{one}", size = 2 }}' for n, one in enumerate(bulky)]
+    await site.exercise(exercise(cases="\n".join([CASE, "[files]", *files, ""])))
     summary = await archives.backup(path)
     elsewhere = path.parent / "elsewhere"
 
     assert await restored(path, new_host, elsewhere, clock) == summary
     former = await site.database.read(whole_tables.site_id)
-    assert summary == Summary(runs=5, contents=5, missing=0, platform=True, site=former)
+    assert summary == Summary(runs=5, contents=7, missing=0, platform=True, site=former)
     # It may be tried out beside the former one, on its engine, whose containers it sweeps.
     assert former
     assert await rows(new_host) == await rows(site.url) | {"site": []}
 
     async with Site(elsewhere, clock, url=new_host).open() as moved:
+        assert [await moved.files.get(one) for one in bulky] == [b"21", b"42"]
         waiting = [runs["second"], runs["third"]]
         assert [moved.board.place(run) for run in waiting] == [1, 2]
         assert moved.board.state(runs["first"]) is State.LEASED

@@ -21,7 +21,7 @@ def audit(site: Site, clock: FakeClock) -> AuditService:
 
 @pytest.fixture
 def admin(site: Site, clock: FakeClock) -> AdminService:
-    return AdminService(site.database, site.daos, clock, who=WHO)
+    return AdminService(site.database, site.daos, site.files, clock, who=WHO)
 
 
 async def latest(audit: AuditService) -> AuditEntry:

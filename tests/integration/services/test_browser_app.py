@@ -21,7 +21,7 @@ from tests.fake_sandbox import FakeSandbox
 from tests.fakes import FakeClock
 from tests.integration.services.site import Site, until
 
-PATIENCE = 10.0  # seconds for what must come
+PATIENCE = 60.0  # seconds for what must come
 
 
 class Students(NamedTuple):

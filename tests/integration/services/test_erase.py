@@ -10,10 +10,10 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from commserver.core.execution import Broken, Cause, Completed, Failure, Status, Verdict
 from commserver.core.finals import Cursor, account, backend
 from commserver.core.jobs import AttemptId, Origin, OwnerId, RunId
 from commserver.core.states import State
+from commserver.core.verdicts import Broken, Cause, Completed, Failure, Status, Verdict
 from commserver.dao import whole_tables
 from commserver.dao.tables import audit
 from commserver.errors import NotAuthenticated, StoreError, StoreRefused
@@ -22,6 +22,7 @@ from commserver.services.finals_service import FinalsService
 from tests.fake_sandbox import FakeSandbox
 from tests.fakes import FakeClock, completed, make_offer
 from tests.integration.services.site import PATIENCE, Site, until
+from tests.unit.graders.toml import CASE, exercise
 
 NODE = make_offer("node", engine="node", remote=True)
 NOTHING = Erased(runs=0, ended=0, tokens=0, finals=0, contents=0, left=0)
@@ -36,6 +37,34 @@ def clock() -> FakeClock:
 @pytest.fixture
 def eraser(site: Site) -> EraseService:
     return EraseService(site.database, site.daos, site.files, site.clock)
+
+
+async def test_a_content_that_is_a_file_of_an_exercise_as_well_stays(
+    site: Site, eraser: EraseService, clock: FakeClock
+) -> None:
+    run = await judged(site, "ada's work")
+    name = (await site.row(run)).job.content
+    files = f'[files]\n"a.in" = {{ sha256 = "{name}", size = 1 }}\n'
+    await site.exercise(exercise(cases=CASE + files))
+    later(site, clock)
+
+    erased = await eraser.erase(await site.admin.account("ada"))
+
+    assert (erased.contents, erased.left) == (0, 1)
+    assert await site.files.has(name)
+
+
+async def test_where_exercises_cannot_be_looked_up_contents_are_left_to_the_server(
+    site: Site, eraser: EraseService, clock: FakeClock
+) -> None:
+    await judged(site, "ada's work")
+    later(site, clock)
+    ada = await site.admin.account("ada")
+    await site.sql("ALTER TABLE scripts RENAME TO elsewhere")
+
+    erased = await eraser.erase(ada)
+
+    assert (erased.runs, erased.contents, erased.left) == (1, 0, 1)
 
 
 async def handed_in(site: Site, source: str, student: str = "ada") -> tuple[AttemptId, RunId]:

@@ -1,6 +1,7 @@
 """The ask door on a real database: what is taken, what is refused, what is done twice."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -9,7 +10,6 @@ import pytest
 from commserver.config import Docker, Queue
 from commserver.core.changes import Change, Conflict
 from commserver.core.events import RunEnded, RunQueued, RunReplaced
-from commserver.core.execution import Broken, Cause, Failure
 from commserver.core.finals import Notice, account
 from commserver.core.jobs import (
     AttemptId,
@@ -20,11 +20,13 @@ from commserver.core.jobs import (
     content_hash,
 )
 from commserver.core.states import State
-from commserver.errors import NotFound, StoreError
+from commserver.core.verdicts import Broken, Cause, Failure
+from commserver.errors import NotFound, StoreError, StoreFull
 from commserver.graders.content import Content
-from commserver.services.exec_service import LEASE_MARGIN
-from commserver.services.file_store import FileStore
-from tests.fakes import FakeClock, completed, make_offer
+from commserver.services.exec_service import NO_ROOM, TOO_LONG
+from commserver.services.file_store import BLOCK, FileStore
+from commserver.services.run_service import lease_for
+from tests.fakes import PYTHON, FakeClock, completed, make_offer
 from tests.integration.services.site import ORIGIN, Site
 from tests.unit.graders.toml import exercise
 
@@ -96,13 +98,13 @@ async def test_in_which_order_files_were_handed_in_makes_no_difference(site: Sit
     assert rows[0].job.content == rows[1].job.content
 
 
-async def test_a_slot_may_have_it_for_as_long_as_its_cases_may_take(site: Site) -> None:
+async def test_a_slot_may_have_it_for_as_long_as_its_cases_may_take_twice(site: Site) -> None:
     cases = "".join(f'[[cases]]\nname = "{n}"\nexpected = ""\n' for n in range(3))
     grader = exercise('limits = { real = "7 s" }', cases=cases)
 
     run = await site.submit(await site.attempt(await site.exercise(grader)))
 
-    assert (await site.row(run)).job.lease == 3 * 7.0 + LEASE_MARGIN
+    assert (await site.row(run)).job.lease == lease_for(3 * 7.0)
 
 
 @pytest.mark.parametrize("language", ["python", "Python", "PYTHON 3", "  py "])
@@ -128,6 +130,32 @@ async def test_files_that_cannot_be_compiled_are_a_verdict_and_no_refusal(site: 
     run = await site.submit(await site.attempt(await site.exercise(), {"../main.py": ""}))
 
     assert (await site.row(run)).state is State.QUEUED
+
+
+async def test_a_correction_script_is_queued_for_the_image_of_its_course(site: Site) -> None:
+    script = "print('GRADE: 20')"
+
+    run = await site.submit(await site.attempt(await site.exercise(script)))
+
+    row = await site.row(run)
+    assert (row.state, row.job.requires) == (State.QUEUED, PYTHON)
+    assert (await content_of(site, run)).grader == script
+
+
+async def test_the_large_files_of_its_exercise_are_young_again_once_it_is_handed_in(
+    site: Site,
+) -> None:
+    """So none is collected before the row is there that needs it."""
+    name = await site.files.put(b"21")
+    [path] = (site.state / "files").rglob(name)
+    os.utime(path, (0, 0))
+    files = f'[files]\n"a.in" = {{ sha256 = "{name}", size = 2 }}\n"a.out" = "42"\n'
+    cases = f'[[cases]]\nname = "a"\nfiles = "a.in"\n{files}'
+
+    run = await site.submit(await site.attempt(await site.exercise(exercise(cases=cases))))
+
+    assert (await site.row(run)).state is State.QUEUED
+    assert path.stat().st_mtime > 0
 
 
 async def test_the_content_is_there_before_its_row(
@@ -204,10 +232,6 @@ async def with_a_wrong_definition(site: Site) -> AttemptId:
     return await site.attempt(await site.exercise(exercise("limits = { cpu = 1 }")))
 
 
-async def with_a_correction_script(site: Site) -> AttemptId:
-    return await site.attempt(await site.exercise("print('GRADE: 20')"))
-
-
 async def in_another_language_than_the_course(site: Site) -> AttemptId:
     return await site.attempt(await site.exercise(exercise(language='"c"')))
 
@@ -226,7 +250,6 @@ REFUSALS: list[tuple[Callable[[Site], Awaitable[AttemptId]], Cause, str]] = [
     (without_grader, Cause.NOT_FOUND, "the exercise has no grader"),
     (of_an_unknown_language, Cause.IMAGE, "there is no image for the language 'Cobol'"),
     (with_a_wrong_definition, Cause.EXERCISE, "limits.cpu: "),
-    (with_a_correction_script, Cause.EXERCISE, "correction scripts cannot be run yet"),
     (in_another_language_than_the_course, Cause.EXERCISE, "language: the course is in python"),
     (of_which_no_file_is_the_main_one, Cause.EXERCISE, "submission.files: says not which"),
     (for_which_no_engine_has_the_image, Cause.IMAGE, "no engine has the image for python"),
@@ -286,6 +309,61 @@ async def test_what_is_refused_for_want_of_room_has_the_hash_of_what_is_taken(
 
     assert rows[0].job.content == rows[1].job.content
     assert rows[1].state is State.FAILED
+
+
+async def test_a_file_store_that_is_full_refuses_who_comes_next_and_all_else_goes_on(
+    state: Path, url: str, clock: FakeClock
+) -> None:
+    async with Site(state, clock, url=url, limit=BLOCK).open() as site:
+        await site.files.measure()
+        number = await site.exercise()
+        first = await site.submit(await site.attempt(number, {"main.py": "1"}))
+        attempt = await site.attempt(number, {"main.py": "2"}, student="grace")
+        refused = await site.row(await site.submit(attempt))
+        await site.runs.finished(await site.lease(), completed())
+        await site.files.remove((await site.row(first)).job.content)
+
+        taken = await site.row(await site.submit(attempt))
+
+        assert refused.ending == Failure(Cause.FULL, NO_ROOM)
+        assert taken.state is State.QUEUED
+        assert [end.state for end in site.ends()] == [State.FAILED, State.DONE]
+        assert all(len(end.notices) == 1 for end in site.ends()), "each student is told"
+
+
+async def test_what_is_longer_than_may_be_kept_is_refused_whoever_finds_it(
+    state: Path, url: str, clock: FakeClock
+) -> None:
+    async with Site(state, clock, url=url, file_limit=1000).open() as site:
+        attempt = await site.attempt(await site.exercise(), {"main.py": "#" * 1000})
+        asked = await site.row(await site.submit(attempt))
+        other = await site.attempt(await site.exercise(), {"main.py": "#" * 1001})
+        content = await site.exec.missed(other)
+        assert content is not None
+        swept = await site.exec.sweep(other, content)
+
+        assert swept is not None
+        for row in (asked, await site.row(swept.run)):
+            assert row.ending == Failure(Cause.FULL, TOO_LONG)
+
+
+async def test_the_sweep_waits_for_room_in_the_file_store(
+    state: Path, url: str, clock: FakeClock
+) -> None:
+    async with Site(state, clock, url=url, limit=BLOCK).open() as site:
+        await site.files.measure()
+        other = await site.files.put(b"something else")
+        attempt = await site.attempt(await site.exercise())
+        content = await site.exec.missed(attempt)
+        assert content is not None
+
+        with pytest.raises(StoreFull):
+            await site.exec.sweep(attempt, content)
+        meanwhile = await site.count("executions")
+        await site.files.remove(other)
+
+        assert await site.exec.sweep(attempt, content)
+        assert (meanwhile, await site.count("executions")) == (0, 1)
 
 
 @pytest.fixture

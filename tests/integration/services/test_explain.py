@@ -8,20 +8,17 @@ import pytest
 
 from commserver.core.execution import (
     MIB,
-    Broken,
-    CaseVerdict,
-    Cause,
-    Completed,
+    CaseReport,
     ExecutionReport,
-    Failure,
     Flag,
     ProcessReport,
-    Status,
-    Verdict,
+    RunReport,
+    StageReport,
 )
 from commserver.core.finals import account, backend
 from commserver.core.jobs import SWEEP, AttemptId, Origin, OwnerId, Recipient, RunId
 from commserver.core.states import State
+from commserver.core.verdicts import Broken, CaseVerdict, Cause, Completed, Failure, Status, Verdict
 from commserver.errors import NotFound, StoreError
 from commserver.services.erase_service import EraseService
 from commserver.services.explain_service import RUNS, ExplainService, RunStory, Step
@@ -30,6 +27,7 @@ from tests.integration.services.site import Site
 
 ORIGIN = Origin("backend", "main", "42")
 MAIN = backend("main")
+LOG, NOTES = "a log of the student's", "the hidden case read 42\nand another line"
 
 
 @pytest.fixture
@@ -68,12 +66,14 @@ def judged() -> Completed:
         CaseVerdict("small", Status.ACCEPTED, 5, 5, 0.02, 0.03, 9 * MIB),
         CaseVerdict("large", Status.CPU_TIME, 0, 5, 1.0, 1.1, MIB),
     )
-    processes = (
-        ProcessReport("0", 0, 0.02, 0.03, 9 * MIB),  # as our own grader calls them
-        ProcessReport("1", -9, 1.0, 1.1, MIB, Flag.CPU | Flag.OUTPUT),
+    small = ProcessReport("program", 0, 0.02, 0.03, 9 * MIB)
+    large = ProcessReport("program", -9, 1.0, 1.1, MIB, Flag.CPU | Flag.OUTPUT, stopped=True)
+    ran = (
+        CaseReport("0", (StageReport("run", (small,)),)),  # whatever it is called
+        CaseReport("1", (StageReport("run", (large,)),)),
     )
-    report = ExecutionReport(None, processes, "sha256:abc", "box-7", "fresh", "1")
-    return Completed(Verdict(Status.CPU_TIME, 10, 20, "a log of the student's", cases), report)
+    report = ExecutionReport((), ran, "sha256:abc", "box-7", "fresh", "1")
+    return Completed(Verdict(Status.CPU_TIME, 10, 20, LOG, cases, NOTES), report)
 
 
 async def test_a_whole_life_is_told_step_by_step_with_its_times(
@@ -128,8 +128,9 @@ async def test_a_whole_life_is_told_step_by_step_with_its_times(
         "small: accepted, 5 of 5 points; 0.02 s of cpu, 0.03 s, 9.0 MiB; exit code 0, "
         "limits met: none",
         "large: cpu_time, 0 of 5 points; 1.00 s of cpu, 1.10 s, 1.0 MiB; exit code -9, "
-        "limits met: cpu, output",
+        "limits met: cpu, output, ended by us",
     ]
+    assert step(told, "notes").says == "2 lines for the teacher: see --texts"
     stored = step(told, "stored")
     assert (stored.says, stored.at) == ("stored as done", ended)
     assert [(s.name, s.says, s.after) for s in told.steps[-4:]] == [
@@ -138,7 +139,7 @@ async def test_a_whole_life_is_told_step_by_step_with_its_times(
         ("pushed", "backend main: final 1 was pushed", pytest.approx(0.5)),
         ("acknowledged", "backend main: final 1 was not acknowledged yet: it is still owed", None),
     ]
-    assert b"a log of the student's" not in msgspec.json.encode(story)
+    assert not any(text.encode() in msgspec.json.encode(story) for text in (LOG, "hidden case"))
 
 
 async def test_a_try_that_began_is_told_with_its_moment(
@@ -211,15 +212,125 @@ async def test_what_did_not_compile_has_cases_that_used_nothing(
     await submitted(site, attempt)
     whole = judged()
     assert whole.report
-    compiler = ProcessReport("compile", 1, 0.5, 0.6, 2 * MIB)
-    report = replace(whole.report, compile=compiler, cases=())
+    compiler = StageReport("compile", (ProcessReport("compile", 1, 0.5, 0.6, 2 * MIB),))
+    report = replace(whole.report, prepare=(compiler,), cases=())
     await site.runs.finished(await site.lease(), replace(whole, report=report))
 
-    assert says(await only(explain, attempt), "case") == [
-        "compilation: 0.50 s of cpu, 0.60 s, 2.0 MiB; exit code 1, limits met: none",
+    told = await only(explain, attempt)
+
+    assert says(told, "process") == [
+        "compile: 0.50 s of cpu, 0.60 s, 2.0 MiB; exit code 1, limits met: none"
+    ]
+    assert says(told, "case") == [
         "small: accepted, 5 of 5 points",
         "large: cpu_time, 0 of 5 points",
     ]
+
+
+async def told_of(site: Site, explain: ExplainService, completed: Completed) -> RunStory:
+    """Return the story of a run that was judged like this."""
+    attempt = await handed_in(site)
+    await submitted(site, attempt)
+    await site.runs.finished(await site.lease(), completed)
+    return await only(explain, attempt)
+
+
+async def test_programs_that_ran_together_are_told_one_by_one(
+    site: Site, explain: ExplainService
+) -> None:
+    player = ProcessReport("player", 0, 0.1, 0.5, 4 * MIB, ended=0.5)
+    judge = ProcessReport("judge", 1, 0.2, 0.6, 8 * MIB, ended=0.6)
+    report = ExecutionReport((), (CaseReport("0", (StageReport("play", (player, judge)),)),))
+    cases = (CaseVerdict("a game", Status.WRONG_ANSWER, 0, 5, 0.1, 0.5, 4 * MIB),)
+    verdict = Verdict(Status.WRONG_ANSWER, 0, 20, "", cases, rerun=True)
+
+    told = await told_of(site, explain, Completed(verdict, report))
+
+    assert step(told, "verdict").says == (
+        "wrong_answer, 0 of 20; close to a time limit, so run twice: the better end counts"
+    )
+    assert says(told, "case") == ["a game: wrong_answer, 0 of 5 points"]
+    assert says(told, "process") == [
+        "play, player: 0.10 s of cpu, 0.50 s, 4.0 MiB; exit code 0, limits met: none; "
+        "ended 0.50 s after the stage began",
+        "play, judge: 0.20 s of cpu, 0.60 s, 8.0 MiB; exit code 1, limits met: none; "
+        "ended 0.60 s after the stage began",
+    ]
+
+
+async def test_the_runs_that_a_script_asked_for_are_told(
+    site: Site, explain: ExplainService
+) -> None:
+    runs = tuple(RunReport("call", 0, 0.1, 0.1, MIB) for _ in range(12))
+    script = ProcessReport("script", 0, 0.2, 2.0, 9 * MIB, runs=runs)
+    report = ExecutionReport((), (CaseReport("0", (StageReport("grade", (script,)),)),))
+    cases = tuple(CaseVerdict(name, Status.ACCEPTED, 5, 5, 0.0, 0.0, 0) for name in "ab")
+
+    told = await told_of(
+        site, explain, Completed(Verdict(Status.ACCEPTED, 20, 20, "", cases), report)
+    )
+
+    assert says(told, "case") == [f"{name}: accepted, 5 of 5 points" for name in "ab"]
+    assert says(told, "process") == [
+        "grade, script: 0.20 s of cpu, 2.00 s, 9.0 MiB; exit code 0, limits met: none"
+    ]
+    call = "0.10 s of cpu, 0.10 s, 1.0 MiB; exit code 0, limits met: none"
+    assert says(told, "run") == [
+        *[f"grade, script asked for call: {call}"] * 10,
+        "grade, script asked for 2 more",
+    ]
+
+
+async def test_what_was_recorded_before_pipelines_is_told_as_it_was(
+    site: Site, explain: ExplainService
+) -> None:
+    attempt = await handed_in(site)
+    await submitted(site, attempt)
+    await site.runs.finished(await site.lease(), judged())
+    case = '{"name":"small","status":"accepted","earned":5,"points":5,"cpu":0,"real":0,"memory":0}'
+    used = '{"name":"0","exit_code":0,"cpu":0.5,"real":0.6,"memory":4096,"flags":0}'
+    record = (
+        f'{{"verdict":{{"status":"accepted","grade":5,"grade_max":5,"log":"","cases":[{case}]}},'
+        f'"container":"box-7","compile":{used},"cases":[{used}]}}'
+    )
+    await site.sql("UPDATE executions SET verdict = :record", record=record)
+
+    told = await only(explain, attempt)
+
+    measures = "0.50 s of cpu, 0.60 s, 4 KiB; exit code 0, limits met: none"
+    assert says(told, "case") == [
+        f"compilation: {measures}",
+        f"small: accepted, 5 of 5 points; {measures}",
+    ]
+
+
+async def test_texts_are_told_to_who_asks_for_them(site: Site, explain: ExplainService) -> None:
+    attempt = await handed_in(site)
+    await submitted(site, attempt)
+    await site.runs.finished(await site.lease(), judged())
+
+    [told] = (await explain.explain(attempt, texts=True)).runs
+
+    assert (step(told, "log").says, step(told, "notes").says) == (LOG, NOTES)
+
+
+async def test_why_a_grader_broke_is_told_to_who_asks_for_texts(
+    site: Site, explain: ExplainService
+) -> None:
+    attempt = await handed_in(site)
+    run = await submitted(site, attempt)
+    failure = Failure(Cause.EXERCISE, "the grader broke", details="Traceback …\nKeyError: 'x'")
+    await site.runs.finished(await site.lease(), Broken(failure))
+
+    plain = await only(explain, attempt)
+    [told] = (await explain.explain(attempt, texts=True)).runs
+
+    assert step(plain, "details").says == "2 lines for the teacher: see --texts"
+    assert step(told, "details").says == failure.details
+    assert step(told, "verdict").says == (
+        "it could not be graded: the grader broke (exercise, the teacher's fault)"
+    )
+    assert (await site.row(run)).ending == replace(failure, details="")
 
 
 async def test_a_run_that_was_refused_says_why_and_was_never_queued(

@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 from structlog.testing import capture_logs
 
-from commserver.core.execution import Cause, Failure, Judged, Status
 from commserver.core.finals import account
 from commserver.core.jobs import AttemptId, OwnerId, Recipient, RunId
 from commserver.core.states import State
+from commserver.core.verdicts import Cause, Failure, Judged, Status
 from commserver.errors import StoreError, StoreRefused
 from commserver.services.finals_service import AT_ONCE, FinalsService
 from tests.fakes import broken, completed

@@ -8,7 +8,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from commserver.core.board import Board, Gone
 from commserver.core.changes import Change, Conflict
-from commserver.core.execution import Broken, Cause, Completed, Failure, Judged, Status, Verdict
 from commserver.core.jobs import (
     SWEEP,
     AttemptId,
@@ -22,6 +21,7 @@ from commserver.core.jobs import (
     SortKey,
 )
 from commserver.core.states import State, Step
+from commserver.core.verdicts import Broken, Cause, Completed, Failure, Judged, Status, Verdict
 from commserver.dao.attempt_logs import AttemptLogDAO
 from commserver.errors import StoreError
 from commserver.services.ledger import ADOPT_GRACE, DatabaseLedger

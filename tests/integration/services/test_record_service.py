@@ -2,9 +2,9 @@
 
 import pytest
 
-from commserver.core.execution import Cause, Failure, Judged, Status
 from commserver.core.jobs import AttemptId, OwnerId, RunId
 from commserver.core.states import State
+from commserver.core.verdicts import Cause, Failure, Judged, Status
 from commserver.errors import NotAllowed, NotFound
 from commserver.services.record_service import RecordService
 from tests.fakes import broken, completed

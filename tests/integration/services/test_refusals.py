@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from commserver.core.execution import Cause, Completed, Failure, Status, Verdict
 from commserver.core.jobs import AttemptId, ContentHash
 from commserver.core.states import State
+from commserver.core.verdicts import Cause, Completed, Failure, Status, Verdict
 from commserver.dao.codes import SourceFile
 from commserver.errors import AlreadyExists, StoreError, StoreRefused
-from commserver.graders import tests as graders
+from commserver.graders.tests import TestsPlan
 from commserver.services.exec_service import NOBODYS
 from tests.fake_sandbox import FakeSandbox
 from tests.fakes import FakeClock, completed, make_offer
@@ -27,7 +27,8 @@ NODE = make_offer("node", engine="node", remote=True)
 def unheard_of(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every verdict have a grade that no database can hold."""
     verdict = Verdict(Status.ACCEPTED, TOO_MUCH, TOO_MUCH)
-    monkeypatch.setattr(graders, "judge", lambda *_: verdict)
+
+    monkeypatch.setattr(TestsPlan, "judge", lambda *_: verdict)
 
 
 async def test_an_outcome_that_is_refused_ends_its_run_after_the_tries_it_has(

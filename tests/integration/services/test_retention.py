@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -15,16 +16,17 @@ from structlog.testing import capture_logs
 
 from commserver import app
 from commserver.config import Backend, Browser, Config, Database, Files, Http
-from commserver.core.execution import Cause, Completed, Status, Verdict
 from commserver.core.finals import account
-from commserver.core.jobs import OwnerId, RunId
+from commserver.core.jobs import ContentHash, OwnerId, RunId, content_hash
 from commserver.core.states import State
+from commserver.core.verdicts import Broken, Cause, Completed, Failure, Status, Verdict
 from commserver.errors import StoreError
 from commserver.services import retention_service
 from commserver.services.retention_service import PERIOD, Forgotten, RetentionService
 from tests.fake_sandbox import FakeSandbox
 from tests.fakes import FakeClock, broken, completed, make_offer
 from tests.integration.services.site import Site, until
+from tests.unit.graders.toml import exercise
 
 DAY = 86_400.0  # seconds
 FOREVER = Database(keep_executions=0, keep_notices=0, keep_logs=0)
@@ -294,6 +296,7 @@ async def test_what_students_read_is_blanked_in_our_record_and_nowhere_else(
     assert await site.row(old) == before, "status, grade and times stay"
     record = await site.database.read(lambda c: site.daos.executions.verdict(c, young))
     assert record is not None
+    assert record.verdict is not None
     assert "fresh" in record.verdict.log
     assert any("secret" in str(log) for (log,) in await site.sql("SELECT content FROM logs"))
 
@@ -335,7 +338,43 @@ async def test_a_record_that_is_none_is_not_kept_and_stops_no_other(
     assert await site.sql("SELECT id FROM executions WHERE verdict IS NULL") == [(bad,)]
     kept = await site.database.read(lambda c: site.daos.executions.verdict(c, good))
     assert kept is not None
+    assert kept.verdict is not None
     assert kept.verdict.log == ""
+
+
+@pytest.mark.parametrize(
+    "texts", [("", "notes alone"), ("a log alone", ""), ("both", "of them"), ("", "")]
+)
+async def test_notes_are_kept_no_longer_than_logs(
+    site: Site, clock: FakeClock, texts: tuple[str, str]
+) -> None:
+    log, notes = texts
+    run = await handed_in(site)
+    verdict = Verdict(Status.WRONG_ANSWER, 5, 20, log, (), notes)
+    await site.runs.finished(await site.lease(), Completed(verdict))
+    days(clock, 91)
+    keep = retention(site, Database(keep_executions=0, keep_notices=0, keep_logs=90))
+
+    assert (await keep.clean()).logs == int(any(texts))
+    assert await keep.clean() == NOTHING
+
+    record = await site.database.read(lambda c: site.daos.executions.verdict(c, run))
+    assert record is not None
+    assert record.verdict == replace(verdict, log="", notes="")
+
+
+async def test_why_a_grader_broke_is_kept_no_longer_than_logs(site: Site, clock: FakeClock) -> None:
+    run = await handed_in(site)
+    failure = Failure(Cause.EXERCISE, "the grader broke", details="Traceback")
+    await site.runs.finished(await site.lease(), Broken(failure))
+    days(clock, 91)
+    keep = retention(site, Database(keep_executions=0, keep_notices=0, keep_logs=90))
+
+    assert (await keep.clean()).logs == 1
+    assert await keep.clean() == NOTHING
+
+    assert await site.database.read(lambda c: site.daos.executions.verdict(c, run)) is None
+    assert (await site.row(run)).ending == replace(failure, details="")
 
 
 @pytest.mark.parametrize("engine_name", ["postgresql"], indirect=True)
@@ -430,6 +469,79 @@ async def test_what_a_killed_process_left_half_written_goes_too(
     assert (await retention(site).clean()).files == 1
 
     assert contents(site) == {name}
+
+
+BULKY = b"a very large input"
+OTHER = b"another one"
+
+
+def refers_to(*contents: bytes) -> str:
+    """Return an exercise with these large files."""
+    files = [
+        f'"cases/{i}.in" = {{ sha256 = "{content_hash(one)}", size = {len(one)} }}'
+        for i, one in enumerate(contents)
+    ]
+    outs = [f'"cases/{i}.out" = ""' for i in range(len(contents))]
+    cases = '[[cases]]\nname = "n"\nfiles = "cases/*.in"\n[files]\n'
+    return exercise(cases=cases + "\n".join([*files, *outs, ""]))
+
+
+async def test_large_files_stay_as_long_as_an_exercise_had_them_once(
+    site: Site, clock: FakeClock, today: None
+) -> None:
+    kept = await site.files.put(BULKY)
+    await site.files.put(b"that nobody refers to")
+    number = await site.exercise(refers_to(BULKY))
+    await site.database.write(lambda c: site.daos.scripts.add(c, number, exercise()))  # the newest
+    days(clock, 200)
+
+    assert (await retention(site, files=Files(keep=180)).clean()).files == 1
+
+    assert contents(site) == {kept}
+
+
+async def test_large_files_stay_as_long_as_a_content_that_is_kept_needs_them(
+    site: Site, clock: FakeClock, today: None
+) -> None:
+    """Also where the platform has changed the row that the content was made of."""
+    for one in (BULKY, OTHER):
+        await site.files.put(one)
+    ended = await site.attempt(await site.exercise(refers_to(BULKY, OTHER)))
+    await site.submit(ended)
+    await site.runs.finished(await site.lease(), completed())
+    days(clock, 200)
+    waits = await site.attempt(await site.exercise(refers_to(BULKY)), {"main.py": "waits"})
+    run = await site.submit(waits)
+    await site.sql("DELETE FROM scripts")
+    age_files(site, clock)
+    service = retention(site, files=Files(keep=180))
+
+    assert (await service.clean()).files == 2
+    assert contents(site) == {content_hash(BULKY), await content_of(site, run)}
+
+    await site.exec.cancel(waits)
+    days(clock, 181)
+    assert (await service.clean()).files == 2
+    assert contents(site) == set()
+
+
+async def test_without_something_strange_no_content_is_read(
+    site: Site, clock: FakeClock, today: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await judged(site, "old")
+    days(clock, 200)
+    young = await content_of(site, await judged(site, "young"))
+    read: list[str] = []
+    get = site.files.get
+
+    async def noted(name: ContentHash) -> bytes:
+        read.append(name)
+        return await get(name)
+
+    monkeypatch.setattr(site.files, "get", noted)
+
+    assert (await retention(site, files=Files(keep=180)).clean()).files == 1
+    assert young not in read
 
 
 def age_files(site: Site, clock: FakeClock) -> None:

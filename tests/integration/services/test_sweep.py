@@ -13,8 +13,8 @@ from sqlalchemy import Engine, event
 from structlog.testing import capture_logs
 
 from commserver.config import Queue
-from commserver.core.execution import Cause, Failure
 from commserver.core.jobs import SWEEP, AttemptId, ContentHash, Origin, Purpose, RunId
+from commserver.core.verdicts import Cause, Failure
 from commserver.dao import migrations
 from commserver.dao.database_manager import DatabaseManager
 from commserver.errors import StoreError

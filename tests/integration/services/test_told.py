@@ -7,10 +7,10 @@ from contextlib import aclosing
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from commserver.core.execution import Judged
 from commserver.core.finals import WEBHOOK, Final, account, backend
 from commserver.core.jobs import SWEEP, AttemptId, ContentHash, Origin, OwnerId, Recipient, RunId
 from commserver.core.states import State
+from commserver.core.verdicts import Judged
 from commserver.errors import NotFound, StoreError
 from commserver.services.exec_service import FURTHER_LOOKS, LOOK_AGAIN, ExecService
 from commserver.services.finals_service import AT_ONCE, PUSHES_DUE, STORE_PAUSE, FinalsService

@@ -24,7 +24,7 @@ from commserver.services.verifiers.backend import BackendVerifier
 from commserver.services.verifiers.database import DatabaseVerifier
 from tests.fake_sandbox import FakeSandbox
 
-PATIENCE = 10.0  # seconds for what must come
+PATIENCE = 60.0  # seconds for what must come
 KEY = Ed25519PrivateKey.generate()
 
 

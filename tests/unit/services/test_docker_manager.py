@@ -10,19 +10,20 @@ from structlog.testing import capture_logs
 
 from commserver.core.events import RunEnded, RunLeased
 from commserver.core.execution import (
-    Broken,
-    Cause,
-    Completed,
+    NO_FLAG,
     ExecutionReport,
     ExecutionRequest,
-    Failure,
-    Fault,
-    Status,
+    Flag,
+    ProcessReport,
 )
-from commserver.core.jobs import Requirement, RunId
+from commserver.core.jobs import Requirement, RunId, content_hash
 from commserver.core.states import State
+from commserver.core.verdicts import Broken, Cause, Completed, Failure, Fault, Status
 from commserver.errors import ImageMissing, SandboxError, SandboxLost, SandboxUnavailable
+from commserver.graders.content import Content
 from commserver.services.docker_manager import RECORD_LEASE, RECORD_PAUSES
+from commserver.services.reruns import PATIENCE
+from commserver.services.run_service import lease_for
 from tests.fake_sandbox import FakeSandbox, says
 from tests.fakes import JAVA, make_job, settle
 from tests.unit.graders.toml import exercise
@@ -152,7 +153,7 @@ async def test_one_broken_try_costs_nothing(shop: Shop, engine: FakeSandbox) -> 
 async def test_a_bug_in_judging_stops_neither_slot_nor_queue(
     shop: Shop, engine: FakeSandbox
 ) -> None:
-    engine.scripts.append(lambda request: ExecutionReport(None, ()))
+    engine.scripts.append(lambda request: ExecutionReport((), ()))
 
     with capture_logs() as logs:
         await shop.submit("a")
@@ -163,6 +164,66 @@ async def test_a_bug_in_judging_stops_neither_slot_nor_queue(
     assert [line["log_level"] for line in logs if line["event"] == "try_failed"] == ["error"]
 
 
+SCRIPT = replace(RIGHT, grader="print('GRADE: 20')")
+
+
+async def test_a_grader_that_breaks_is_the_teachers_fault_and_told_in_full_to_them_alone(
+    shop: Shop, engine: FakeSandbox
+) -> None:
+    def broken(request: ExecutionRequest) -> ExecutionReport:
+        report = says("no grade")(request)
+        [case] = report.cases
+        [stage] = case.stages
+        ended = replace(stage.processes[0], exit_code=1)
+        stages = (replace(stage, processes=(ended,)),)
+        return replace(report, cases=(replace(case, stages=stages),))
+
+    engine.scripts.append(broken)
+    await shop.submit("a", SCRIPT)
+
+    end = await shop.end_of("a")
+
+    failure = failure_of(end)
+    assert (failure.cause, failure.fault) == (Cause.EXERCISE, Fault.TEACHER)
+    assert "\n" not in failure.message
+    assert "no grade" in failure.details
+    assert "no grade" not in failure.message
+    assert len(engine.begun) == 1
+
+
+BULKY = b"1\n" * 100
+
+
+def with_bulky() -> Content:
+    """Return a content whose exercise has a large file."""
+    name = content_hash(BULKY)
+    files = f'[files]\n"cases/a.in" = {{ sha256 = "{name}", size = {len(BULKY)} }}'
+    cases = '[[cases]]\nname = "a"\nfiles = "cases/a.in"\n'
+    out = '"cases/a.out" = "42"'
+    return replace(RIGHT, grader=exercise(cases=f"{cases}{files}\n{out}\n"))
+
+
+async def test_large_files_come_from_the_file_store(shop: Shop, engine: FakeSandbox) -> None:
+    await shop.files.put(BULKY)
+    await shop.submit("a", with_bulky())
+
+    assert judged(await shop.end_of("a")) == (Status.ACCEPTED, 20, False)
+    [execution] = engine.begun
+    assert BULKY in [file.content for file in execution.request.files]
+
+
+async def test_a_large_file_that_is_not_there_is_named_to_its_teacher(
+    shop: Shop, engine: FakeSandbox
+) -> None:
+    await shop.submit("a", with_bulky())
+
+    failure = failure_of(await shop.end_of("a"))
+
+    assert failure.cause is Cause.EXERCISE
+    assert "cases/a.in" in failure.message
+    assert engine.begun == []
+
+
 def lose(folder: Path, name: str) -> None:
     """Remove a file from a store."""
     next(folder.rglob(name)).unlink()
@@ -171,6 +232,23 @@ def lose(folder: Path, name: str) -> None:
 def spoil(folder: Path, name: str) -> None:
     """Let a file in a store be another than its name says."""
     next(folder.rglob(name)).write_bytes(b"rubbish")
+
+
+async def test_a_large_file_that_the_disk_has_damaged_is_our_fault(
+    shop: Shop, tmp_path: Path, engine: FakeSandbox
+) -> None:
+    name = await shop.files.put(BULKY)
+    spoil(tmp_path, name)
+    await shop.files.verify(name[:2])
+    await shop.submit("a", with_bulky())
+
+    for tries, rest in ((1, 1.0), (2, 5.0)):
+        await shop.counted("a", tries)
+        await shop.pass_time(rest)
+    failure = failure_of(await shop.end_of("a"))
+
+    assert (failure.cause, failure.fault) == (Cause.INTERNAL, Fault.SYSTEM)
+    assert engine.begun == []
 
 
 @pytest.mark.parametrize("damage", [lose, spoil])
@@ -415,6 +493,239 @@ async def test_every_slot_of_every_engine_has_its_own_number(tmp_path: Path) -> 
         assert sorted(slots) == [0, 1, 2, 3]
 
 
+# -- what is close to a limit ---------------------------------------------------------------------
+
+
+def took(cpu: float, container: str = "") -> Callable[[ExecutionRequest], ExecutionReport]:
+    """Return the script of right programs that need so much cpu time, of the 1 s they have."""
+    flags = Flag.CPU if cpu > 1.0 else NO_FLAG
+
+    def process(one: ProcessReport) -> ProcessReport:
+        return replace(one, cpu=cpu, flags=flags, stopped=cpu > 1.1)
+
+    def script(request: ExecutionRequest) -> ExecutionReport:
+        report = says("42")(request)
+        cases = tuple(
+            replace(
+                case,
+                stages=tuple(
+                    replace(stage, processes=tuple(map(process, stage.processes)))
+                    for stage in case.stages
+                ),
+            )
+            for case in report.cases
+        )
+        return replace(report, cases=cases, container=container)
+
+    return script
+
+
+def judged(end: RunEnded) -> tuple[Status, int, bool]:
+    """Return how a run was judged, and whether it was run twice for it."""
+    assert isinstance(end.outcome, Completed)
+    verdict = end.outcome.verdict
+    return verdict.status, verdict.grade, verdict.rerun
+
+
+def container_of(end: RunEnded) -> str:
+    """Return where what counts was measured."""
+    assert isinstance(end.outcome, Completed)
+    assert end.outcome.report is not None
+    return end.outcome.report.container
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "counts"),
+    [
+        (took(1.05, "one"), took(0.8, "two"), "two"),
+        (took(0.95, "one"), took(1.05, "two"), "one"),
+        (took(1.05, "one"), took(0.95, "two"), "two"),  # which is close as well
+    ],
+)
+async def test_what_is_close_to_its_limit_is_run_once_more_elsewhere_and_the_better_counts(
+    tmp_path: Path,
+    engine: FakeSandbox,
+    first: Callable[[ExecutionRequest], ExecutionReport],
+    second: Callable[[ExecutionRequest], ExecutionReport],
+    counts: str,
+) -> None:
+    engine.scripts += [first, second]
+    async with Shop(tmp_path, engine, slots=2).open() as shop:
+        await shop.submit("a")
+
+        end = await shop.end_of("a")
+
+    assert judged(end) == (Status.ACCEPTED, 20, True)
+    assert container_of(end) == counts
+    assert {execution.slot for execution in engine.begun} == {0, 1}
+    assert len(engine.begun) == 2
+    assert engine.begun[0].request == engine.begun[1].request
+
+
+async def test_what_is_close_twice_is_not_run_a_third_time(
+    tmp_path: Path, engine: FakeSandbox
+) -> None:
+    engine.scripts += [took(1.05), took(1.08)]
+    async with Shop(tmp_path, engine, slots=2).open() as shop:
+        await shop.submit("a")
+
+        end = await shop.end_of("a")
+
+    assert judged(end) == (Status.CPU_TIME, 0, True)
+    assert len(engine.begun) == 2
+
+
+@pytest.mark.parametrize("cpu", [0.8, 1.15])
+async def test_what_is_far_from_its_limit_is_run_once(
+    shop: Shop, engine: FakeSandbox, cpu: float
+) -> None:
+    engine.scripts.append(took(cpu))
+    await shop.submit("a")
+
+    end = await shop.end_of("a")
+
+    assert not judged(end)[2]
+    assert len(engine.begun) == 1
+
+
+async def test_the_only_slot_runs_it_again_itself(shop: Shop, engine: FakeSandbox) -> None:
+    engine.scripts += [took(1.05), took(0.5)]
+    await shop.submit("a")
+
+    assert judged(await shop.end_of("a")) == (Status.ACCEPTED, 20, True)
+    assert [execution.slot for execution in engine.begun] == [0, 0]
+
+
+async def test_no_other_slot_is_waited_for_too_long(tmp_path: Path, engine: FakeSandbox) -> None:
+    other = FakeSandbox("other")
+    other.hang()
+    async with Shop(tmp_path, engine, other).open() as shop:
+        await shop.submit("long")
+        await shop.submit("a")
+        await until(lambda: other.running and (engine.begun or other.running == 2))
+        [own] = {"long", "a"} - {other.begun[0].run}
+        await shop.end_of(own)
+        engine.scripts += [took(1.05), took(0.5)]
+        await shop.submit("b")
+        await until(lambda: shop.clock.now() + PATIENCE in shop.clock.alarms)
+        assert "b" not in shop.ended
+
+        await shop.pass_time(PATIENCE)
+
+        assert judged(await shop.end_of("b")) == (Status.ACCEPTED, 20, True)
+        assert [one.run for one in engine.begun[-2:]] == ["b", "b"]
+
+
+async def test_an_engine_without_the_image_is_lent_nothing(
+    tmp_path: Path, engine: FakeSandbox
+) -> None:
+    other = FakeSandbox("other", images=["java"])
+    engine.scripts += [took(1.05), took(0.5)]
+    async with Shop(tmp_path, engine, other).open() as shop:
+        await shop.submit("a")
+        await until(lambda: shop.clock.now() + PATIENCE in shop.clock.alarms)
+        await shop.pass_time(PATIENCE)
+        await shop.end_of("a")
+
+    assert (len(engine.begun), other.begun) == (2, [])
+
+
+@pytest.mark.parametrize(
+    "error", [SandboxError("no"), SandboxLost("gone", "c1"), SandboxUnavailable("silent")]
+)
+async def test_where_it_cannot_be_run_again_the_first_counts(
+    tmp_path: Path, engine: FakeSandbox, error: Exception
+) -> None:
+    engine.scripts += [took(1.05), error]
+    async with Shop(tmp_path, engine, slots=2).open() as shop:
+        await shop.submit("a")
+
+        end = await shop.end_of("a")
+
+    assert judged(end) == (Status.CPU_TIME, 0, False)
+    assert shop.tries("a") == 0
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3])
+async def test_all_slots_can_run_something_again_at_once(
+    tmp_path: Path, engine: FakeSandbox, slots: int
+) -> None:
+    engine.otherwise = took(1.05)
+    names = [str(number) for number in range(2 * slots)]
+    async with Shop(tmp_path, engine, slots=slots).open() as shop:
+        for name in names:
+            await shop.submit(name)
+        while len(shop.ended) < len(names):
+            await settle()
+            await asyncio.sleep(0)
+            await shop.pass_time(0.1)
+
+    assert sorted(execution.run for execution in engine.begun) == sorted(names * 2)
+    assert all(judged(end) == (Status.CPU_TIME, 0, True) for end in shop.ended.values())
+
+
+async def test_a_slot_that_was_lent_takes_runs_of_its_own_again(
+    tmp_path: Path, engine: FakeSandbox
+) -> None:
+    engine.scripts += [took(1.05), took(0.5)]
+    async with Shop(tmp_path, engine, slots=2).open() as shop:
+        await shop.submit("a")
+        await shop.end_of("a")
+        engine.hang()
+        await shop.submit("b")
+        await shop.submit("c")
+
+        await until(lambda: engine.running == 2)
+
+        engine.resume()
+        await shop.end_of("b")
+        await shop.end_of("c")
+    assert shop.back == []
+
+
+async def test_a_run_that_is_cancelled_while_it_is_run_again_frees_both_slots(
+    tmp_path: Path, engine: FakeSandbox
+) -> None:
+    def first(request: ExecutionRequest) -> ExecutionReport:
+        engine.hang()  # the second
+        return took(1.05)(request)
+
+    engine.scripts.append(first)
+    async with Shop(tmp_path, engine, slots=2).open() as shop:
+        await shop.submit("a")
+        await until(lambda: len(engine.begun) == 2)
+
+        await shop.dispatcher.cancel(RunId("a"))
+        await until(lambda: engine.cancelled == ["a"])
+        await shop.submit("b")
+        await shop.submit("c")
+        await until(lambda: engine.running == 2)
+        engine.resume()
+        await shop.end_of("c")
+
+    assert shop.ended["a"].state is State.CANCELLED
+
+
+async def test_draining_waits_for_what_is_run_again(tmp_path: Path, engine: FakeSandbox) -> None:
+    def first(request: ExecutionRequest) -> ExecutionReport:
+        engine.hang()
+        return took(1.05)(request)
+
+    engine.scripts += [first, took(0.5)]
+    async with Shop(tmp_path, engine, slots=2).open() as shop:
+        await shop.submit("a")
+        await until(lambda: len(engine.begun) == 2)
+        await settle()  # the slot that was lent waits to be back
+
+        draining = asyncio.create_task(shop.manager.drain(60.0))
+        await settle()
+        engine.resume()
+        await draining
+        await until(shop.closed.is_set)
+
+    assert judged(shop.ended["a"]) == (Status.ACCEPTED, 20, True)
+
+
 # -- leases that end ------------------------------------------------------------------------------
 
 
@@ -439,13 +750,28 @@ async def test_a_lease_that_runs_out_stops_its_execution_and_counts(
     shop: Shop, engine: FakeSandbox
 ) -> None:
     engine.hang()
-    await shop.submit("a", lease=10.0)
+    await shop.submit("a", lease=600.0)
     await until(lambda: engine.running)
 
-    await shop.pass_time(10.0)
+    await shop.pass_time(600.0)
     await until(lambda: engine.cancelled == ["a"])
 
     assert shop.tries("a") == 1
+
+
+async def test_a_lease_that_is_too_short_for_what_it_is_about_is_kept_for_longer(
+    shop: Shop, engine: FakeSandbox
+) -> None:
+    """What is in an exercise's large files is known only once it is to be run."""
+    engine.hang()
+    await shop.submit("a", lease=1.0)
+    await until(lambda: engine.running)
+
+    await shop.pass_time(lease_for(engine.begun[0].request.real) - 1.0)
+    engine.resume()
+
+    assert isinstance((await shop.end_of("a")).outcome, Completed)
+    assert shop.tries("a") == 0
 
 
 # -- recording ------------------------------------------------------------------------------------

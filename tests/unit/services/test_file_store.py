@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from commserver.core.jobs import ContentHash
-from commserver.errors import NotFound, StoreError
+from commserver.errors import NotFound, StoreError, StoreFull
 from commserver.services import file_store
-from commserver.services.file_store import SHARDS, FileStore
+from commserver.services.file_store import BLOCK, FOLDERS, SHARDS, FileStore, Used
 
 
 @pytest.fixture
@@ -259,7 +259,7 @@ def make_old(path: Path) -> None:
     os.utime(path, (at, at))
 
 
-async def test_what_is_old_and_not_kept_is_collected_shard_by_shard(
+async def test_what_is_old_and_not_needed_is_collected_shard_by_shard(
     store: FileStore, folder: Path
 ) -> None:
     names = [await store.put(str(number).encode()) for number in range(40)]
@@ -267,13 +267,43 @@ async def test_what_is_old_and_not_kept_is_collected_shard_by_shard(
         make_old(path)
     young = await store.put(b"young")
     kept = set(names[::2])
+    unneeded = {*names, young} - kept
 
-    removed = [await store.collect(shard, kept, before=YESTERDAY) for shard in SHARDS]
+    removed = [await store.collect(shard, unneeded, before=YESTERDAY) for shard in SHARDS]
 
     assert {path.name for path in files_in(folder)} == kept | {young}
     assert removed == [
         sum(name.startswith(shard) and name not in kept for name in names) for shard in SHARDS
     ]
+
+
+async def test_what_is_old_is_told_shard_by_shard(store: FileStore, folder: Path) -> None:
+    names = {await store.put(str(number).encode()) for number in range(20)}
+    for path in files_in(folder):
+        make_old(path)
+    files_in(folder)[0].with_name(".half-written").write_bytes(b"hal")
+    await store.put(b"young")
+
+    old = [await store.old(shard, before=YESTERDAY) for shard in SHARDS]
+
+    assert set().union(*old) == names
+    assert all(
+        name.startswith(shard) for shard, found in zip(SHARDS, old, strict=True) for name in found
+    )
+
+
+async def test_what_is_refreshed_is_young_again_and_what_is_not_there_stays_away(
+    store: FileStore, folder: Path
+) -> None:
+    await store.refresh(["0" * 64])  # there is no store yet
+    name = await store.put(b"of an exercise")
+    [path] = files_in(folder)
+    make_old(path)
+
+    await store.refresh([name, "0" * 64])
+
+    assert await store.old(name[0], before=YESTERDAY) == set()
+    assert files_in(folder) == [path]
 
 
 async def test_a_store_without_a_folder_has_nothing_to_collect(store: FileStore) -> None:
@@ -288,9 +318,9 @@ async def test_what_is_half_written_is_collected_when_it_is_old(
     left = path.with_name(".left-by-a-kill")
     left.write_bytes(b"who")
 
-    assert await store.collect(name[0], {name}, before=YESTERDAY) == 0
+    assert await store.collect(name[0], (), before=YESTERDAY) == 0
     make_old(left)
-    assert await store.collect(name[0], {name}, before=YESTERDAY) == 1
+    assert await store.collect(name[0], (), before=YESTERDAY) == 1
 
     assert files_in(folder) == [path]
 
@@ -359,5 +389,173 @@ async def test_a_folder_that_cannot_be_looked_through_is_a_store_error(
     monkeypatch.setattr(os, "scandir", scandir)
     monkeypatch.setattr(os, "listdir", scandir)
 
-    with pytest.raises(StoreError, match="cannot look through"):
-        await store.collect(name[0], (), before=datetime.now(UTC))
+    for work in (
+        store.collect(name[0], (), before=datetime.now(UTC)),
+        store.old(name[0], before=datetime.now(UTC)),
+        store.measure(),
+        store.verify(name[:2]),
+    ):
+        with pytest.raises(StoreError, match="cannot look through"):
+            await work
+
+
+# -- bounds ---------------------------------------------------------------------------------------
+
+
+async def measured(folder: Path, **limits: int) -> FileStore:
+    """Return a store that holds what is put to its limits."""
+    store = FileStore(folder, **limits)
+    await store.measure()
+    return store
+
+
+async def test_what_is_above_the_limit_is_not_taken_and_all_else_goes_on(folder: Path) -> None:
+    store = await measured(folder, limit=3 * BLOCK)
+    first, second = [await store.put(bytes([number]) * BLOCK) for number in (1, 2)]
+
+    with pytest.raises(StoreFull, match=r"no room for 4097 bytes more: files.limit is 12288") as no:
+        await store.put(b"3" * (BLOCK + 1))
+
+    assert no.value.limit == 3 * BLOCK
+    assert await store.put(bytes([1]) * BLOCK) == first, "what is there is there"
+    await store.remove(second)
+    await store.put(b"3" * (BLOCK + 1))
+    assert store.used == Used(3 * BLOCK, 2, 0)
+
+
+async def test_what_was_there_before_counts_once_it_was_measured(folder: Path) -> None:
+    await FileStore(folder).put(b"of another process")
+    store = FileStore(folder, limit=BLOCK)
+
+    await store.put(b"not measured yet")
+    assert await store.measure() == Used(2 * BLOCK, 2, 0)
+
+    with pytest.raises(StoreFull):
+        await store.put(b"one more")
+
+
+async def test_a_file_that_is_too_long_is_never_taken(folder: Path) -> None:
+    store = FileStore(folder, file_limit=10)
+    await store.put(b"1234567890")
+
+    with pytest.raises(StoreFull, match="11 bytes is longer than files"):
+        await store.put(b"12345678901")
+
+    assert len(files_in(folder)) == 1
+
+
+async def test_what_the_disk_did_not_take_does_not_count(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await measured(folder)
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", full)
+        with pytest.raises(StoreError):
+            await store.put(b"too much")
+
+    assert store.used == Used(0, 0, 0)
+
+
+async def test_counts_stay_right_whatever_is_done(folder: Path) -> None:
+    store = await measured(folder)
+    names = [await store.put(bytes([number]) * 5000) for number in range(12)]
+    await asyncio.gather(*(store.put(b"the same") for _ in range(10)))
+    spoil(folder, names[0])
+    await store.put(bytes([0]) * 5000)
+    await store.remove(names[1])
+    spoil(folder, names[2])
+    await store.verify(names[2][:2])
+    spoil(folder, names[3])
+    await store.verify(names[3][:2])
+    await store.put(bytes([3]) * 5000)
+    for path in files_in(folder):
+        make_old(path)
+    unneeded = names[4:6]
+    for shard in SHARDS:
+        await store.collect(shard, unneeded, before=YESTERDAY)
+
+    counted = store.used
+
+    assert counted == await FileStore(folder).measure()
+    assert (counted.files, counted.damaged) == (10, 1)
+
+
+# -- verification ---------------------------------------------------------------------------------
+
+
+def spoil(folder: Path, name: str) -> None:
+    """Let the disk damage a file."""
+    next(folder.rglob(name)).write_bytes(b"rubbish")
+
+
+async def test_what_is_damaged_is_set_aside_and_mended_by_a_put(
+    store: FileStore, folder: Path
+) -> None:
+    names = [await store.put(str(number).encode()) for number in range(20)]
+    bad = names[7]
+    spoil(folder, bad)
+
+    found = [name for part in FOLDERS for name in await store.verify(part)]
+    with pytest.raises(StoreError, match="was damaged on the disk"):
+        await store.get(bad)
+    left = {path.name for path in files_in(folder)}
+    await store.put(b"7")
+
+    assert found == [bad]
+    assert left == {*names, f"{bad}.damaged"} - {bad}
+    assert await store.get(bad) == b"7"
+    assert {path.name for path in files_in(folder)} == set(names)
+    assert await store.verify(bad[:2]) == []
+
+
+def make_folder_beside(folder: Path, name: str) -> None:
+    """Let there be a folder where a file would be."""
+    next(folder.rglob(name)).with_name("0" * 64).mkdir()
+
+
+async def test_what_cannot_be_read_is_told_and_keeps_nobody_from_the_others(
+    store: FileStore, folder: Path
+) -> None:
+    name = await store.put(b"a file")
+    spoil(folder, name)
+    make_folder_beside(folder, name)
+
+    with pytest.raises(StoreError, match=f"Is a directory.*damaged and set aside: {name}"):
+        await store.verify(name[:2])
+
+
+async def test_what_was_mended_while_it_was_about_to_be_set_aside_stays(
+    store: FileStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = await store.put(b"the same")
+    [path] = files_in(folder)
+    spoil(folder, name)
+    lock = file_store.FileStore._locked
+
+    def mended(self: FileStore, kind: int) -> object:
+        path.write_bytes(b"the same")
+        return lock(self, kind)
+
+    monkeypatch.setattr(file_store.FileStore, "_locked", mended)
+
+    assert await store.verify(name[:2]) == []
+
+    assert await store.get(name) == b"the same"
+
+
+async def test_what_was_set_aside_goes_after_a_month(store: FileStore, folder: Path) -> None:
+    name = await store.put(b"a file")
+    spoil(folder, name)
+    await store.verify(name[:2])
+    now = datetime.now(UTC)
+
+    kept = await store.collect(name[0], (), before=now + timedelta(days=29))
+    gone = await store.collect(name[0], (), before=now + timedelta(days=31))
+
+    assert (kept, gone, files_in(folder)) == (0, 1, [])
+    with pytest.raises(NotFound):
+        await store.get(name)

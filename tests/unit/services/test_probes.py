@@ -9,6 +9,7 @@ import pytest
 
 from commserver.gateways.gateway import LinkState
 from commserver.services import probes
+from commserver.services.file_store import BLOCK, FileStore
 from commserver.services.status_service import Item, Probe
 from tests.fake_sandbox import FakeSandbox
 from tests.fakes import settle
@@ -20,6 +21,11 @@ SINCE = datetime(2026, 1, 1, 8, 30, tzinfo=UTC)
 class Backend(NamedTuple):
     name: str
     state: LinkState
+
+
+def spoil(folder: Path, name: str) -> None:
+    """Let the disk damage a stored file."""
+    next(folder.rglob(name)).write_bytes(b"rubbish")
 
 
 async def one(probe: Probe) -> Item:
@@ -115,3 +121,37 @@ async def test_a_disk_that_is_nearly_full_is_a_problem(
 
     assert item.values == {"free": free, "size": size, "folder": "var"}
     assert bool(item.problem) is problem
+
+
+async def test_a_file_store_says_how_much_of_it_is_used(tmp_path: Path) -> None:
+    store = FileStore(tmp_path, limit=100 * BLOCK)
+    await store.put(b"a file")
+    await store.measure()
+
+    item = await one(probes.files(store))
+
+    assert (item.name, item.says, item.problem) == ("files", "1 files, 0.0 of 0.0 GiB", "")
+    assert item.values == {"bytes": BLOCK, "files": 1, "damaged": 0, "limit": 100 * BLOCK}
+
+
+async def test_a_file_store_that_is_nearly_full_or_damaged_is_a_problem(tmp_path: Path) -> None:
+    store = FileStore(tmp_path, limit=BLOCK)
+    name = await store.put(b"a file")
+    await store.measure()
+    spoil(tmp_path, name)
+    await store.verify(name[:2])
+
+    full, damaged = await probes.files(store)()
+
+    assert full.problem.startswith("the file store is nearly full, 0.0 of 0.0 GiB: see files.limit")
+    assert damaged.problem.startswith("1 stored files were found damaged: their names are in")
+
+
+async def test_a_file_store_without_a_limit_is_never_full(tmp_path: Path) -> None:
+    store = FileStore(tmp_path)
+    await store.put(b"a file")
+    await store.measure()
+
+    item = await one(probes.files(store))
+
+    assert (item.says, item.problem) == ("1 files, 0.0 GiB", "")

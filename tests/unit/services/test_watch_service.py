@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from commserver.core.board import Board
 from commserver.core.bus import EventBus
 from commserver.core.dispatcher import Dispatcher
-from commserver.core.execution import Cause, Failure
 from commserver.core.finals import Final
 from commserver.core.jobs import Job, Lease, OwnerId, Requires, RunId
 from commserver.core.states import State
+from commserver.core.verdicts import Cause, Failure
 from commserver.errors import StoreError
 from commserver.services.watch_service import FIRST_PLACE, WatchService
 from tests.fakes import (
