@@ -17,17 +17,27 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 from rich.text import Text
 
 from commserver import config, descriptors, logs, operations
 from commserver.commands import audit as audit_command
-from commserver.commands import conformance, script
+from commserver.commands import conformance, exercise, script
 from commserver.commands import explain as explain_command
 from commserver.commands import status as status_command
 from commserver.commands import watch as watch_command
+from commserver.commands.options import (
+    FAILED,
+    MANAGED,
+    MISUSED,
+    AsJson,
+    ConfigFile,
+    StateDir,
+    configured,
+    err,
+    out,
+)
 from commserver.core.jobs import AttemptId
 from commserver.dao import migrations
 from commserver.dao.codes import SourceFile
@@ -38,7 +48,6 @@ from commserver.services.admin_service import AdminService
 from commserver.services.archive_service import Summary
 from commserver.services.erase_service import Erased
 
-FAILED, MISUSED, MANAGED = 1, 2, 3
 BACKEND_SCRIPT = """\
 --script right,wrong,error   stands in for a platform: writes an attempt for each word into the
                              configured database (--config, --state-dir), pushes them, checks how
@@ -54,22 +63,10 @@ cli = typer.Typer(
 )
 images = typer.Typer(no_args_is_help=True, help="The images that submissions run in.")
 token = typer.Typer(no_args_is_help=True, help="What browsers show to say whose they are.")
-exercise = typer.Typer(no_args_is_help=True, help="Exercises, as teachers write them.")
 cli.add_typer(images, name="images")
 cli.add_typer(token, name="token")
-cli.add_typer(exercise, name="exercise")
+cli.add_typer(exercise.app, name="exercise")
 cli.add_typer(conformance.app, name="conformance")
-
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", help="TOML file; else COMMSERVER_CONFIG, else ./commserver.toml."),
-]
-StateDir = Annotated[
-    Path | None, typer.Option("--state-dir", help="Where everything is kept; else ./var.")
-]
-
-out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 120)
-err = Console(stderr=True)
 
 
 def main() -> None:
@@ -108,19 +105,13 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
     return found
 
 
-def _loaded(file: Path | None, state_dir: Path | None) -> config.Config:
-    loaded = config.load(file, state_dir=state_dir)
-    logs.configure(loaded.log.level, loaded.log.format)
-    return loaded
-
-
 @cli.command()
 def serve(file: ConfigFile = None, state_dir: StateDir = None) -> None:
     """Run the server until SIGTERM."""
     # The server and what drives Docker take long to load: here and below only where needed.
     from commserver import app
 
-    asyncio.run(app.serve(_loaded(file, state_dir)))
+    asyncio.run(app.serve(configured(file, state_dir)))
 
 
 @cli.command(name="demo")
@@ -153,7 +144,7 @@ def migrate(
     state_dir: StateDir = None,
 ) -> None:
     """Bring the database to what this version needs; the platform's own tables are left alone."""
-    loaded = _loaded(file, state_dir)
+    loaded = configured(file, state_dir)
     if plan and grants is not None:
         raise ConfigError(["--plan and --grants: one at a time"])
     if grants == "":
@@ -180,7 +171,7 @@ def check_config(file: ConfigFile = None, state_dir: StateDir = None) -> None:
     """
     from commserver import app
 
-    loaded = _loaded(file, state_dir)
+    loaded = configured(file, state_dir)
     app.check(loaded)
     out.print_json(data=config.shown(loaded))
     for warning in config.warnings(loaded):
@@ -210,7 +201,7 @@ def build(
     from commserver.engine import images as engine_images
     from commserver.engine.wrapper import DockerWrapper
 
-    loaded = _loaded(file, state_dir)
+    loaded = configured(file, state_dir)
 
     async def work() -> None:
         for url in app.engines(loaded):
@@ -232,7 +223,7 @@ Work = Callable[[AdminService], Coroutine[Any, Any, None]]
 
 
 def _admin(file: Path | None, state_dir: Path | None, work: Work) -> None:
-    loaded = _loaded(file, state_dir)
+    loaded = configured(file, state_dir)
 
     async def run() -> None:
         async with operations.admin(loaded) as service:
@@ -285,23 +276,6 @@ def revoke(fingerprint: str, file: ConfigFile = None, state_dir: StateDir = None
     _admin(file, state_dir, lambda service: service.revoke(fingerprint))
 
 
-@exercise.command(name="import")
-def import_exercise(
-    folders: list[Path],
-    teacher: str = "teacher",
-    file: ConfigFile = None,
-    state_dir: StateDir = None,
-) -> None:
-    """Put exercises into the platform's tables; prints their ids."""
-
-    async def work(service: AdminService) -> None:
-        for folder in folders:
-            number = await service.import_exercise(folder, teacher)
-            typer.echo(f"{number}\t{folder}")
-
-    _admin(file, state_dir, work)
-
-
 @cli.command()
 def submit(
     exercise_id: int,
@@ -346,7 +320,7 @@ def backup(
     Our tables and the stored contents. The platform's tables are in it only where commserver made
     them: a live platform has a backup of its own.
     """
-    loaded = _loaded(file, state_dir)
+    loaded = configured(file, state_dir)
 
     async def work() -> Summary:
         async with operations.archives(loaded) as service:
@@ -359,7 +333,7 @@ def backup(
 @cli.command()
 def restore(path: Archive, file: ConfigFile = None, state_dir: StateDir = None) -> None:
     """Put a backup into a new database, of either kind, which is migrated first if need be."""
-    loaded = _loaded(file, state_dir)
+    loaded = configured(file, state_dir)
 
     async def work() -> Summary:
         with archive_service.opened(path) as archive:
@@ -407,7 +381,7 @@ def erase(
     Its runs stay as blanks, so that none is taken for new work. The platform's own tables, with the
     student's files, grades and logs, are not touched.
     """
-    loaded = _loaded(file, state_dir)
+    loaded = configured(file, state_dir)
 
     async def called() -> str:
         async with operations.eraser(loaded) as service:
@@ -436,9 +410,6 @@ def erase(
     typer.echo("the platform's own tables are not touched")
 
 
-AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
-
-
 @cli.command()
 def status(
     url: Annotated[str, typer.Option(help="The server's HTTP side; else as configured.")] = "",
@@ -453,7 +424,7 @@ def status(
 
     The admins' token is in COMMSERVER_TOKEN, else in the state directory.
     """
-    loaded = _loaded(file, state_dir)
+    loaded = configured(file, state_dir)
     well = asyncio.run(status_command.run(loaded, out, url=url, ca=ca, as_json=as_json))
     raise typer.Exit(0 if well else FAILED)
 
@@ -461,13 +432,17 @@ def status(
 @cli.command()
 def explain(
     attempt: Annotated[int, typer.Argument(min=0, max=2**63 - 1, help="Its `user_exercises.id`.")],
+    texts: Annotated[
+        bool,
+        typer.Option("--texts", help="With what its student read, and notes for its teacher only."),
+    ] = False,
     as_json: AsJson = False,
     file: ConfigFile = None,
     state_dir: StateDir = None,
 ) -> None:
     """Tell what became of an attempt, from the database alone, also days later."""
-    loaded = _loaded(file, state_dir)
-    asyncio.run(explain_command.run(loaded, attempt, out, as_json=as_json))
+    loaded = configured(file, state_dir)
+    asyncio.run(explain_command.run(loaded, attempt, out, texts=texts, as_json=as_json))
 
 
 @cli.command()
@@ -484,7 +459,7 @@ def watch(
     state_dir: StateDir = None,
 ) -> None:
     """Show your own places and results, live, until Ctrl-C."""
-    loaded = _loaded(file, state_dir)
+    loaded = configured(file, state_dir)
     work = watch_command.run(loaded, out, url=url, token_file=token_file, ca=ca, once=once)
     try:
         asyncio.run(work)
@@ -500,7 +475,7 @@ def audit(
     state_dir: StateDir = None,
 ) -> None:
     """List what admins did, the newest first."""
-    loaded = _loaded(file, state_dir)
+    loaded = configured(file, state_dir)
     asyncio.run(audit_command.run(loaded, limit, out, as_json=as_json))
 
 
@@ -565,7 +540,7 @@ def backend(
         typer.echo(BACKEND_SCRIPT)
     if script_words:
         words = script.parsed(script_words)
-        given = [*asyncio.run(script.written(_loaded(file, state_dir), words)), *given]
+        given = [*asyncio.run(script.written(configured(file, state_dir), words)), *given]
     raise typer.Exit(reference_backend.main(given))
 
 

@@ -15,8 +15,10 @@ from commserver.services.explain_service import ExplainService, RunStory, Story
 from commserver.services.file_store import FileStore
 
 
-async def run(config: Config, attempt: int, out: Console, *, as_json: bool) -> None:
-    """Print what became of an attempt.
+async def run(
+    config: Config, attempt: int, out: Console, *, texts: bool = False, as_json: bool
+) -> None:
+    """Print what became of an attempt; with `texts` what its student and its teacher may read.
 
     Raises:
         NotFound: there is none.
@@ -24,7 +26,7 @@ async def run(config: Config, attempt: int, out: Console, *, as_json: bool) -> N
     """
     async with ready(config) as database:
         service = ExplainService(database, DaoManager(), FileStore(config.files_dir))
-        story = await service.explain(AttemptId(attempt))
+        story = await service.explain(AttemptId(attempt), texts=texts)
     if as_json:
         out.print_json(msgspec.json.encode(story).decode())
     else:

@@ -7,8 +7,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from commserver import operations
 from commserver.config import Config
 from commserver.core.clock import SystemClock
-from commserver.core.execution import Status
 from commserver.core.jobs import AttemptId
+from commserver.core.verdicts import Status
 from commserver.dao import migrations
 from commserver.dao.codes import SourceFile
 from commserver.dao.dao_manager import DaoManager
@@ -49,7 +49,7 @@ async def written(config: Config, words: Sequence[str]) -> list[str]:
         if not await database.read(lambda c: c.run_sync(migrations.keeps_platform)):
             raise ConfigError(["--script writes attempts, and these tables are a live platform's"])
         daos = DaoManager()
-        admin = AdminService(database, daos, SystemClock())
+        admin = AdminService(database, daos, operations.stored(config), SystemClock())
         attempts = [await _attempt(word, admin, database, daos) for word in words]
     ends = ",".join(f"{id}={ENDS[word]}" for id, word in zip(attempts, words, strict=True))
     return [*_link(config), "--expect", ends]
