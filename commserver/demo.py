@@ -1,4 +1,4 @@
-"""`make demo`: a small course judged by the real thing, every packet shown, every result checked.
+"""`make demo`: real courses judged by the real thing, every packet shown, every result checked.
 
 The server is a process of its own. This one plays everybody else over real sockets: the platform's
 backend, its database, and the students' browsers.
@@ -25,12 +25,31 @@ from commserver.core.jobs import AttemptId
 from commserver.dao import migrations
 from commserver.dao.codes import SourceFile
 from commserver.dao.lock_file import LockFile
-from commserver.graders.definition import Definition, Expected
+from commserver.graders.definition import Expected
 from commserver.reference.backend import ReferenceBackend
-from commserver.services.admin_service import AdminService, read_exercise
+from commserver.services import exercise_folder
+from commserver.services.admin_service import AdminService
+from commserver.services.exercise_folder import ExerciseFolder
 from commserver.trial import SERVER_TOKEN, Browser, Packet, Trial, TrialFailed
 
 RESULTS = 300.0  # seconds for all results
+# Of the courses' solutions, those that are handed in: every kind of exercise, every way to end.
+HANDED_IN = {
+    "c-101/sum": ("right.c", "small-ints.c", "does-not-compile.c", "writes-nowhere.c", "hoards.c"),
+    "c-101/vectors": ("right.c",),
+    "c-101/list": ("right.c", "never-frees.c"),
+    "c-101/backwards": ("frees-twice.c",),
+    "c-101/queens": ("other-board.c",),
+    "c-101/nim": ("right.c",),
+    "python-101/double": ("right.py", "no-negatives.py", "counts-down.py", "floods.py", "forks.py"),
+    "python-101/triangle": ("right.py", "prints-grades.py", "own-grader"),
+    "python-101/words": ("right.py",),
+    "python-101/change": ("largest-first.py",),
+    "python-101/shapes": ("right", "one-file"),
+    "python-101/receipt": ("right.py",),
+    "python-101/leap": ("right.py",),
+    "python-101/guess": ("right.py", "one-by-one.py"),
+}
 # When it stays open; the last takes what is handed in from the command line.
 WEBSOCKET_PORT, PAGE_PORT, BACKEND_PORT, SUBMIT_PORT = 8765, 8080, 9500, 9501
 
@@ -145,17 +164,15 @@ class Lesson(NamedTuple):
     """An exercise of the example courses, by its number on this site."""
 
     exercise: int
-    folder: Path
-    definition: Definition
+    folder: ExerciseFolder
 
 
 async def imported(admin: AdminService) -> list[Lesson]:
     """Put the example courses' exercises into the platform's tables."""
     lessons = []
     for file in sorted((migrations.ROOT / "examples").glob("*/*/exercise.toml")):
-        _, definition = read_exercise(file.parent)
-        number = await admin.import_exercise(file.parent, "teacher")
-        lessons.append(Lesson(number, file.parent, definition))
+        folder = await asyncio.to_thread(exercise_folder.read, file.parent)
+        lessons.append(Lesson(await admin.put_exercise(folder, "teacher"), folder))
     return lessons
 
 
@@ -174,9 +191,9 @@ def _invite(
         label = f"{name}'s token:"
         say(f"  {label:<18} {token}")
     for lesson in lessons:
-        definition = lesson.definition
+        definition = lesson.folder.definition
         files = ", ".join(definition.submission.files) or "one of any name"
-        kind = f"{definition.language}; file: {files}"
+        kind = f"{', '.join(definition.languages)}; file: {files}"
         say(f"  exercise {lesson.exercise}: {definition.title} ({kind})")
     say("  Hand something in, in another terminal:")
     say(f"    {handing_in(lessons[0], next(iter(tokens)), state)}")
@@ -185,8 +202,9 @@ def _invite(
 
 def handing_in(lesson: Lesson, student: str, state: Path) -> str:
     """Return the command that hands a solution in, as it can be typed in the present folder."""
-    solution = lesson.folder / next(iter(lesson.definition.solutions))
-    command = ["submit", str(lesson.exercise), _near(solution)]
+    solution = lesson.folder.path / next(iter(lesson.folder.solutions))
+    files = sorted(solution.iterdir()) if solution.is_dir() else [solution]
+    command = ["submit", str(lesson.exercise), *map(_near, files)]
     options = ["--username", student, "--state-dir", str(state)]
     return shlex.join([*_program(), *command, *options])
 
@@ -215,17 +233,17 @@ async def _interrupted() -> None:
 async def _hand_in(
     admin: AdminService, lessons: Sequence[Lesson], students: Sequence[str]
 ) -> list[Submission]:
-    """Write every solution of the example courses as an attempt, students taking turns."""
+    """Write the chosen solutions of the example courses as attempts, students taking turns."""
     submissions: list[Submission] = []
-    for exercise, folder, definition in lessons:
-        main = (definition.submission.files or ("",))[0]
-        for solution, wanted in definition.solutions.items():
+    for exercise, folder in lessons:
+        key = folder.definition.key
+        for name in HANDED_IN.get(f"{folder.path.parent.name}/{folder.path.name}", ()):
+            solution = f"solutions/{name}"
             student = students[len(submissions) % len(students)]
-            path = folder / solution
-            source = SourceFile(main or path.name, path.read_text())
-            attempt = await admin.add_attempt(await admin.account(student), exercise, [source])
-            expected = Expected(wanted) if isinstance(wanted, str) else wanted
-            submissions.append(Submission(definition.key, path.name, expected, attempt, student))
+            sources = [SourceFile(file, text) for file, text in folder.solution(solution)]
+            attempt = await admin.add_attempt(await admin.account(student), exercise, sources)
+            expected = folder.solutions[solution]
+            submissions.append(Submission(key, name, expected, attempt, student))
     return submissions
 
 

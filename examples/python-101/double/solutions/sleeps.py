@@ -1,3 +1,6 @@
 import time
 
-time.sleep(3600)
+number = int(input())
+if number < 0:
+    time.sleep(3600)
+print(number * 2)

@@ -1,0 +1,2 @@
+highest = int(input())
+print(highest // 2 + 1, flush=True)

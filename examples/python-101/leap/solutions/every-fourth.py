@@ -1,0 +1,1 @@
+print("no" if int(input()) % 4 else "yes")

@@ -1,0 +1,14 @@
+class Stack:
+    things = []
+
+    def __len__(self):
+        return len(self.things)
+
+    def push(self, thing):
+        self.things.append(thing)
+
+    def pop(self):
+        return self.things.pop()
+
+    def top(self):
+        return self.things[-1]
