@@ -101,7 +101,7 @@ def test_check_config_says_it_too(
         return []
 
     monkeypatch.setattr(operations, "problems", nothing)
-    monkeypatch.setattr(cli, "_loaded", lambda *_: CONFIG)
+    monkeypatch.setattr(cli, "configured", lambda *_: CONFIG)
 
     cli.check_config()
 

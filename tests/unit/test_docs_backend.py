@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from commserver.cli import cli
 from commserver.config import Backend
-from commserver.core.execution import Cause, Failure, Status
+from commserver.core.verdicts import Cause, Failure, Status
 from commserver.gateways import words
 from commserver.reference.conformance import RULES
 from tests.conftest import ROOT

@@ -2,7 +2,7 @@
 
 import pytest
 
-from commserver.core.execution import Status
+from commserver.core.verdicts import Status
 from commserver.reference.expected import STATUSES, differences, end_of, parsed
 
 ACCEPTED = {"cmd": "EXECUTED", "id": "1", "status": "accepted", "grade": "20"}

@@ -35,7 +35,7 @@ from tests.fake_sandbox import FakeSandbox
 FOLDER = ROOT / "docs" / "protocols" / "exchanges"
 SERVER_TOKEN, USER_TOKEN = "SERVER_TOKEN", "USER_TOKEN"
 FIRST = 41  # the id of the first attempt
-PATIENCE = 20.0  # seconds for what must come
+PATIENCE = 60.0  # seconds for what must come
 UP, DOWN = "backend → commserver", "commserver → backend"
 ASKED, TOLD = "browser → commserver", "commserver → browser"
 DOUBLE = """

@@ -21,7 +21,7 @@ from tests.unit.gateways.services import RecordingExecService
 
 LISTENERS = ROOT / "examples" / "listeners"
 TOKEN, ATTEMPT = "SERVER_TOKEN", 42
-PATIENCE = 20.0  # seconds for what must come; a virtual machine starts first
+PATIENCE = 60.0  # seconds for what must come; a virtual machine starts first
 PROGRAMS = {
     "listener.py": (sys.executable, ""),
     "listener.js": ("node", "node runs listener.js: install nodejs"),
