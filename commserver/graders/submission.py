@@ -163,8 +163,11 @@ def _main(names: Sequence[str], wanted: Sequence[str], language: Language) -> st
 
 
 def _argument(name: str) -> str:
-    """Return a file as a compiler is told of it: as it is called, since that is what it repeats."""
-    return f"./{name}" if name.startswith("@") else name
+    """Return a file as a compiler is told of it: as it is called, since that is what it repeats.
+
+    Unless it would take that for options, or for a name without a suffix.
+    """
+    return f"./{name}" if name.startswith(("@", ".")) else name
 
 
 def _packed(text: str) -> bytes:
