@@ -43,6 +43,7 @@ async def measure(*, full: bool, seconds: float, database: str = "sqlite") -> di
         ]
         if wrong:
             raise RuntimeError(f"not accepted: {wrong}")
+        isolation = await site.isolation()
     return {
         "bench": "drain",
         "ours": rounded(count / ours),
@@ -52,6 +53,7 @@ async def measure(*, full: bool, seconds: float, database: str = "sqlite") -> di
         "unit": "1/s",
         "slots": site.slots,
         "server_cpu_ms_each": round(cpu * 1000 / count, 2),
+        "isolation": isolation,
         **facts(database),
     }
 

@@ -35,6 +35,7 @@ async def measure(*, full: bool, seconds: float, database: str = "sqlite") -> di
             floor.append(await asyncio.to_thread(python_process.run, program))
             await asyncio.sleep(dice.uniform(*PAUSE))
         cpu = site.cpu() - cpu
+        isolation = await site.isolation()
     mine, least = percentiles(ours), percentiles(floor)
     return {
         "bench": "latency",
@@ -47,6 +48,7 @@ async def measure(*, full: bool, seconds: float, database: str = "sqlite") -> di
         "ours_percentiles": mine,
         "floor_percentiles": least,
         "server_cpu_ms_each": round(cpu * 1000 / len(ours), 2),
+        "isolation": isolation,
         **facts(database),
     }
 

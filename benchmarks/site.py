@@ -1,5 +1,6 @@
 """The site that is measured: a real server in a process of its own; everybody else is here."""
 
+import json
 import os
 import platform
 from collections.abc import AsyncIterator, Iterator
@@ -9,10 +10,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.floors import python_process
+from commserver import operations
 from commserver.cluster import Cluster
 from commserver.config import load
 from commserver.core.jobs import AttemptId
 from commserver.dao.codes import SourceFile
+from commserver.dao.dao_manager import DaoManager
 from commserver.reference.backend import ReferenceBackend
 from commserver.trial import SERVER_TOKEN, Browser, Trial
 
@@ -43,9 +46,19 @@ class Site:
     trial: Trial
     backend: ReferenceBackend
     browser: Browser
+    exercise: int
     attempts: list[AttemptId]
     slots: int
     folder: Path
+
+    async def isolation(self) -> str:
+        """Return what the executions had to themselves, as the records of their verdicts say."""
+        executions = DaoManager().executions
+        async with operations.opened(self.trial.config) as database:
+            records = await database.read(
+                lambda c: executions.records_of_exercise(c, self.exercise, len(self.attempts))
+            )
+        return ", ".join(sorted({json.loads(record)["isolation"] for record in records}))
 
     def cpu(self) -> float:
         """Return the server's user and system seconds so far."""
@@ -75,7 +88,8 @@ async def running(attempts: int, database: str) -> AsyncIterator[Site]:
         async with trial.server():
             await backend.connected.wait()
             browser = await Browser().open(trial.address, token)
-            yield Site(trial, backend, browser, written, load().docker.slots, folder)
+            slots = load().docker.slots
+            yield Site(trial, backend, browser, exercise, written, slots, folder)
             await browser.close()
         await backend.stop()
 
@@ -97,6 +111,5 @@ def facts(database: str) -> dict[str, object]:
         "cores": os.cpu_count(),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "isolation": "fresh",
         "database": DATABASES[database],
     }

@@ -6,7 +6,7 @@ import signal
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -23,7 +23,7 @@ from commserver.dao.dao_manager import DaoManager
 from commserver.dao.dialect import Claim
 from commserver.engine import discovery
 from commserver.engine.container import SITE
-from commserver.engine.sandbox import FreshSandbox
+from commserver.engine.sandbox import DockerSandbox, SandboxSettings
 from commserver.engine.wrapper import DockerWrapper
 from commserver.errors import ConfigError, SandboxError
 from commserver.gateways.backend.client import Client
@@ -66,7 +66,7 @@ READY = 3.0  # seconds for the database to show that it is there
 LINKS_GRACE = 5.0  # seconds for the doors to close after they were told to stop
 
 REHEARSALS = "rehearsal"  # the site of containers that belong to no database
-REHEARSAL_SLOT = 999  # the last: a server beside us begins with the first
+REHEARSAL_UIDS = 300_000  # the first: not those of a server beside us
 
 MakeSandboxes = Callable[[str, str], Sequence[Sandbox]]  # given the ids of site and boot
 
@@ -104,10 +104,19 @@ def docker_sandboxes(config: Config, stack: AsyncExitStack) -> MakeSandboxes:
         for url in engines(config):
             wrapper = DockerWrapper(url, deadline=config.docker.deadline)
             stack.callback(wrapper.close)
-            sandboxes.append(FreshSandbox(wrapper, site=site, boot=boot))
+            sandboxes.append(_sandbox(config, wrapper, site, boot, SandboxSettings()))
         return sandboxes
 
     return make
+
+
+def _sandbox(
+    config: Config, wrapper: DockerWrapper, site: str, boot: str, settings: SandboxSettings
+) -> DockerSandbox:
+    """Return what executes requests as it is configured."""
+    settings = replace(settings, runtime=config.docker.runtime)
+    nested = config.docker.isolation == "nested"
+    return DockerSandbox(wrapper, site=site, boot=boot, settings=settings, nested=nested)
 
 
 @asynccontextmanager
@@ -120,7 +129,8 @@ async def rehearsals(config: Config) -> AsyncIterator[RehearsalService]:
     silent = []
     for url in engines(config):
         wrapper = DockerWrapper(url, deadline=config.docker.deadline)
-        sandbox = FreshSandbox(wrapper, site=REHEARSALS, boot=str(uuid.uuid4()))
+        settings = SandboxSettings(first_uid=REHEARSAL_UIDS)
+        sandbox = _sandbox(config, wrapper, REHEARSALS, str(uuid.uuid4()), settings)
         try:
             await sandbox.languages()
             for left in await wrapper.containers({SITE: REHEARSALS}):
@@ -131,8 +141,9 @@ async def rehearsals(config: Config) -> AsyncIterator[RehearsalService]:
             silent.append(f"no container engine answers at {url}: {error}")
             continue
         try:
-            yield RehearsalService(sandbox, slot=REHEARSAL_SLOT)
+            yield RehearsalService(sandbox, slot=0)
         finally:
+            await sandbox.close()
             wrapper.close()
         return
     raise ConfigError([*silent, "solutions run in containers: start an engine, or see `[docker]`"])

@@ -289,6 +289,9 @@ class Docker(Section):
     probe_period: Seconds = Field(
         default=5.0, gt=0
     )  # how often an engine is asked whether it is there
+    # A run has namespaces of its own in a container that serves many, or a container of its own.
+    isolation: Literal["nested", "fresh"] = "nested"
+    runtime: str = ""  # the engines' name of what runs containers, such as "runsc"; "" = theirs
     languages: Mapping[str, tuple[str, ...]] = {  # ours: the platform's names, case-blind
         "python": ("python", "python3", "python 3", "py"),
         "c": ("c", "c11", "c17", "gcc", "ansi c"),

@@ -104,8 +104,10 @@ class FakeSandbox:
     broken_sweeps: what the next sweeps fail with.
 
     begun: every execution, in order. ended, cancelled: the runs of those that are over.
-    probed, swept: how often. leftovers: how many containers could not be removed yet.
+    probed, swept, closed: how often. leftovers: how many containers could not be removed yet.
     """
+
+    isolation: str | None = "fresh"
 
     def __init__(self, name: str = "engine", images: Iterable[str] = ("python", "c")) -> None:
         self.name = name
@@ -121,6 +123,7 @@ class FakeSandbox:
         self.cancelled: list[str] = []
         self.probed = 0
         self.swept = 0
+        self.closed = 0
         self.leftovers = 0
         self._gate = asyncio.Event()
         self._gate.set()
@@ -163,6 +166,11 @@ class FakeSandbox:
         self._answer()
         self.leftovers = max(0, self.leftovers - 1)
         return self.leftovers
+
+    async def close(self) -> None:
+        """Count it; nothing may be executed any more."""
+        assert not self._slots
+        self.closed += 1
 
     async def execute(
         self, request: ExecutionRequest, *, run: str, slot: int, on_progress: Progress | None = None

@@ -1,10 +1,11 @@
-"""What a request needs of its container beside what its programs are allowed."""
+"""What a request can need of its container at most."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 from commserver.core.execution import (
+    MIB,
     Artifact,
     Descriptor,
     ExecutionRequest,
@@ -16,26 +17,32 @@ from commserver.core.execution import (
 
 PAGE = 4096  # bytes: what a file takes is a multiple of it
 
+# What the runner needs for each program that runs: a child of its own, and namespaces. Measured:
+# 1.2 MiB, and twice that while one starts.
+CELL_MEMORY = 4 * MIB
+RUNNER_BUFFERS = 8 * MIB  # what may pass through the runner and costs nothing more
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Bounds for one request; sizes are bytes, beside what its programs use themselves.
+    """Bounds for one request; sizes are bytes.
 
+    using: what the programs that run at once may use, the files in their work directories
+    included, and what the runner needs for them.
     kept: its files, and the artifacts that there can be at once; `files`: how many those are.
     placed: the files in one work directory; `entries`: how many it begins with, folders included.
     copies: the files in the work directories of all programs that run at once, and what they read
     through descriptors.
-    passing: what the programs that run at once write to us and to one another.
     body: the returned artifacts of one stage.
     processes: how many its programs may have at once. cells: how many programs run at once.
     """
 
+    using: int
     kept: int
     files: int
     placed: int
     entries: int
     copies: int
-    passing: int
     body: int
     processes: int
     cells: int
@@ -64,12 +71,12 @@ def budget(request: ExecutionRequest) -> Budget:
         of_cases.append((_paged(left), len(left)))
         steps += own
     return Budget(
+        using=_most(map(_using, steps)),
         kept=kept + max(size for size, _ in of_cases),
         files=files + max(count for _, count in of_cases),
         placed=_most(_placed(step.sizes, run) for step in steps for run in _runs(step.stage)),
         entries=_most(_entries(run) for step in steps for run in _runs(step.stage)),
         copies=_most(map(_copies, steps)),
-        passing=_most(map(_passing, steps)),
         body=_most(map(_body, steps)),
         processes=_most(_at_once(step.stage, lambda p: p.limits.processes) for step in steps),
         cells=_most(_at_once(step.stage, lambda p: 1) for step in steps),
@@ -113,6 +120,12 @@ def _runs(stage: Stage) -> Iterator[Process]:
 def _at_once(stage: Stage, measure: Callable[[Process], int]) -> int:
     """Sum up what runs at once: each process, and the largest of the runs that it asks for."""
     return sum(measure(p) + _most(map(measure, p.may_run)) for p in stage.processes)
+
+
+def _using(step: _Step) -> int:
+    cells = _at_once(step.stage, lambda p: 1) * CELL_MEMORY
+    buffers = max(0, 2 * _passing(step) - RUNNER_BUFFERS)
+    return step.stage.memory + _copies(step) + cells + buffers
 
 
 def _placed(sizes: Mapping[str, int], process: Process) -> int:

@@ -1,4 +1,4 @@
-"""One container from its creation to its removal, and one execution in it."""
+"""One container from its creation to its removal, and what is executed in it meanwhile."""
 
 import asyncio
 import contextlib
@@ -18,8 +18,9 @@ from commserver.core.execution import (
 )
 from commserver.core.text import clean_text
 from commserver.engine import frames, seccomp
-from commserver.engine.budget import PAGE, Budget
+from commserver.engine.budget import PAGE, Budget, budget
 from commserver.engine.frames import Walls
+from commserver.engine.room import INODES, Room
 from commserver.engine.wrapper import Attachment, DockerWrapper
 from commserver.errors import (
     MalformedPacket,
@@ -29,27 +30,8 @@ from commserver.errors import (
     SandboxUnavailable,
 )
 
-CLASSES = tuple(size * MIB for size in (64, 128, 256, 512, 1024))
-"""The memory that programs can get together, bytes; a limit between two is sampled for."""
-
-RUNNER_MEMORY = 32 * MIB  # what PID 1 has beside the class
-RUNNER_BUFFERS = 8 * MIB  # of it, for what passes through it
-# What it needs besides for each program that runs: a child of its own, and namespaces. Measured:
-# 1.2 MiB, and twice that while one starts.
-CELL_MEMORY = 4 * MIB
-# Where uids are the walls, a program can make the runner as good a victim of the kernel as itself:
-# then our look every few milliseconds has to come before the kernel's.
-DISTANCE = 96 * MIB
-
-# runc is several threads while it starts a container, and they count.
-PROCESSES_MIN = 16
-CELL_PROCESSES = 2  # the runner's own for each program that runs
-RUNNER_PROCESSES = 2
-
 # Of the runner: pipes and files of all programs that run at once.
 NOFILE = 4096
-INODES = 16384  # that a program may make in its work directory
-
 CPU_PERIOD = 20_000  # microseconds
 
 START_DEADLINE = 20.0  # seconds from the start to the runner's greeting
@@ -69,9 +51,6 @@ RUNNER = ("/usr/bin/python3", "-I", "-S", "/opt/commserver/runner.pyc")
 
 SITE, BOOT, RUN = "commserver.site", "commserver.boot", "commserver.run"
 
-ISOLATION = {Walls.NAMESPACES: "fresh", Walls.UIDS: "fresh-uid"}
-"""What a report calls a container of its own with these walls in it."""
-
 Progress = Callable[[int, int], None]
 """Is told how many cases have ended, of how many: first (0, n)."""
 
@@ -87,48 +66,39 @@ class ContainerSpec:
     image: an image's name or digest.
     walls: what is between its programs, which decides the form: as one ordinary user without any
     capability where the runner makes namespaces, else as uid 0 that turns into two others.
-    memory: the class, bytes of `CLASSES`. budget: what the request needs beside it.
+    memory: the class, bytes of `room.CLASSES`, and the room that there is with it.
     uid: the learner's, and with namespaces everybody's. grader_uid: the graders'. cpus: how many
     cores. unconfined: the engine confines containers by AppArmor, whose default forbids mounts.
+    runtime: the engine's name of what is to run it, "" for its default.
     """
 
     name: str
     image: str
     walls: Walls
     memory: int
-    budget: Budget
+    room: Room
     uid: int
     grader_uid: int
     cpus: float = 1.0
     nofile: int = 256
     stack: int = 64 * MIB
     unconfined: bool = False
+    runtime: str = ""
     labels: Mapping[str, str] | None = None
 
-    @property
-    def box(self) -> int:
-        """Bytes of a file system with a work directory."""
-        return self.memory // 2 + self.budget.placed
-
-    def settings(self) -> frames.Settings:
-        """What the runner has to know of it."""
+    def settings(self, needed: Budget) -> frames.Settings:
+        """What the runner has to know of it, for a request that needs this."""
         return frames.Settings(
             uid=self.uid,
             grader_uid=self.grader_uid,
             nofile=self.nofile,
             stack=self.stack,
-            box=self.box,
-            inodes=INODES + 2 * self.budget.entries,
+            box=self.memory // 2 + needed.placed,
+            inodes=INODES + 2 * needed.entries,
         )
 
     def config(self) -> dict[str, Any]:
         """The body of the engine API's "create a container"."""
-        budget = self.budget
-        memory = self.memory + budget.kept + budget.copies + RUNNER_MEMORY
-        memory += budget.cells * CELL_MEMORY + max(0, 2 * budget.passing - RUNNER_BUFFERS)
-        if self.walls is not Walls.NAMESPACES:
-            memory += DISTANCE
-        processes = budget.processes + budget.cells * CELL_PROCESSES + RUNNER_PROCESSES
         return {
             "Image": self.image,
             "Entrypoint": list(RUNNER),
@@ -154,9 +124,9 @@ class ContainerSpec:
                 "ReadonlyRootfs": True,
                 "IpcMode": "private",
                 "CgroupnsMode": "private",
-                "Memory": memory,
-                "MemorySwap": memory,
-                "PidsLimit": max(processes, PROCESSES_MIN),
+                "Memory": self.room.memory,
+                "MemorySwap": self.room.memory,
+                "PidsLimit": self.room.processes,
                 # A tenth of a core for the runner, or a program on all of it would be throttled.
                 # In small portions: while there is none left the runner sees nothing either.
                 "CpuPeriod": CPU_PERIOD,
@@ -169,6 +139,7 @@ class ContainerSpec:
                 "Init": False,
                 "AutoRemove": False,
                 "RestartPolicy": {"Name": "no"},
+                **({"Runtime": self.runtime} if self.runtime else {}),
                 **(self._nested() if self.walls is Walls.NAMESPACES else self._apart()),
             },
         }
@@ -182,21 +153,18 @@ class ContainerSpec:
                 f"seccomp={seccomp.profile(namespaces=True)}",
                 *(["apparmor=unconfined"] if self.unconfined else []),
             ],
-            "Tmpfs": {"/box": _tmpfs(self.budget.kept + MIB, 1024 + self.budget.files, options)},
+            "Tmpfs": {"/box": _tmpfs(self.room.box, self.room.inodes, options)},
             "ShmSize": PAGE,  # each program has one of its own
         }
 
     def _apart(self) -> dict[str, Any]:
         """What lets uid 0 start programs as others, who share file systems that are wiped."""
-        budget = self.budget
-        box = self.memory // 2 + budget.copies + budget.kept
-        inodes = INODES + 2 * budget.files + 2 * budget.cells * budget.entries
         return {
             "CapAdd": ["SETUID", "SETGID", "KILL", "CHOWN"],
             "SecurityOpt": ["no-new-privileges", f"seccomp={seccomp.profile(namespaces=False)}"],
             # Together below the class: files alone never take the runner's own memory.
             "Tmpfs": {
-                "/box": _tmpfs(box, inodes, "exec,mode=711"),
+                "/box": _tmpfs(self.room.box, self.room.inodes, "exec,mode=711"),
                 "/tmp": _tmpfs(self.memory // 4, 4096, "noexec,mode=1777"),  # noqa: S108
                 "/dev/shm": _tmpfs(self.memory // 8, 1024, "noexec,mode=1777"),  # noqa: S108
             },
@@ -213,28 +181,43 @@ def _tmpfs(size: int, inodes: int, options: str) -> str:
 
 
 class Container:
-    """A container that runs one request; use it as an async context manager.
+    """A container that carries out one request after the other; an async context manager.
 
     It is always removed. When that fails, the wrapper remembers it for `remove_leftovers`.
 
-    request: one that `request_check.check` has passed.
-
-    Raises:
-        RequestError: the request is too long.
+    id: the engine's, "" before it is open. served: how many requests were begun in it. begun: the
+    last of them got so far that a program may have run. fit: it may serve another one.
+    why: what is in the way, as far as the runner said so.
     """
 
-    def __init__(
-        self, wrapper: DockerWrapper, spec: ContainerSpec, request: ExecutionRequest
-    ) -> None:
+    def __init__(self, wrapper: DockerWrapper, spec: ContainerSpec) -> None:
         self.spec = spec
         self.id = ""
+        self.served = 0
+        self.begun = False
+        self.fit = False
+        self.why = ""
         self._wrapper = wrapper
-        self._request = request
-        self._pieces = frames.pack_request(request, spec.settings())
         self._attachment: Attachment | None = None
+        self._reader = frames.FrameReader()
+        self._incoming = self._frames()
+        self._hello: frames.Hello | None = None
         self._stderr = b""
 
     async def __aenter__(self) -> Self:
+        """Open it."""
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def open(self) -> None:
         """Create, attach and start it.
 
         Raises:
@@ -246,20 +229,13 @@ class Container:
             self._attachment = await self._wrapper.attach(self.spec.name)
             await self._wrapper.start(self.spec.name)
         except BaseException:  # cancelled as well: a container must not outlive us
-            await self._remove()
+            await self.close()
             raise
-        return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._remove()
-
-    async def _remove(self) -> None:
+    async def close(self) -> None:
         """Remove it in any case: a cancellation waits for that, within its deadline."""
+        self.fit = False
+        await self._incoming.aclose()
         if self._attachment is not None:
             self._attachment.close()
         removal = asyncio.ensure_future(
@@ -271,50 +247,67 @@ class Container:
             await asyncio.wait([removal])
             raise
 
-    async def execute(self, on_progress: Progress | None = None) -> ExecutionReport:
-        """Run the request and return what became of it.
+    @property
+    def alive(self) -> bool:
+        """False once its end has been heard of."""
+        assert self._attachment is not None
+        reader = self._attachment.reader
+        return not reader.at_eof() and reader.exception() is None
+
+    async def execute(
+        self, request: ExecutionRequest, on_progress: Progress | None = None
+    ) -> ExecutionReport:
+        """Carry out a request that `request_check.check` has passed; return what became of it.
 
         Raises:
+            RequestError: the request is too long.
             NoWalls: its walls cannot be built here; nothing was run.
             SandboxLost: the container or the engine went away, or the runner fell silent or gave
                 up. Nothing is known of stages that were not reported.
             SandboxError: the image's runner is not of our version.
         """
         assert self._attachment is not None
-        sending = asyncio.ensure_future(_send(self._attachment.writer, self._pieces))
+        self.served += 1
+        self.begun = self.fit = False
+        needed = budget(request)
+        pieces = frames.pack_request(request, self.spec.settings(needed))
+        self._reader.max_body = needed.body
+        sending = asyncio.ensure_future(_send(self._attachment.writer, pieces))
         try:
-            return await self._listen(on_progress or (lambda ended, total: None))
+            return await self._listen(request, on_progress or (lambda ended, total: None))
         except (ProtocolError, _GaveUp, EOFError, OSError) as error:
             raise await self._explain(error) from error
         finally:
             sending.cancel()
             await asyncio.wait([sending])
 
-    async def _listen(self, on_progress: Progress) -> ExecutionReport:
-        request = self._request
+    async def _listen(self, request: ExecutionRequest, on_progress: Progress) -> ExecutionReport:
         sizes = {file.name: len(file.content) for file in request.files}
         cases: list[CaseReport] = []
-        async with contextlib.aclosing(self._frames(self.spec.budget.body)) as incoming:
-            hello = await self._greeting(incoming)
-            on_progress(0, len(request.cases))
-            prepare = await _pipeline(incoming, frames.PREPARE, request.prepare, sizes)
-            if all(stage.ok for stage in prepare):
-                for number, case in enumerate(request.cases):
-                    stages = await _pipeline(incoming, number, case.stages, dict(sizes))
-                    cases.append(CaseReport(case.name, stages))
-                    on_progress(len(cases), len(request.cases))
-            await _next(incoming, frames.Done, MARGIN)
+        hello = await self._greeting()
+        on_progress(0, len(request.cases))
+        prepare = await self._pipeline(frames.PREPARE, request.prepare, sizes)
+        if all(stage.ok for stage in prepare):
+            for number, case in enumerate(request.cases):
+                stages = await self._pipeline(number, case.stages, dict(sizes))
+                cases.append(CaseReport(case.name, stages))
+                on_progress(len(cases), len(request.cases))
+        done = (await self._next(frames.Done, MARGIN)).header
+        assert isinstance(done, frames.Done)
+        self.fit, self.why = done.fit, clean_text(done.why)[:WHY_KEPT]
         return ExecutionReport(
             prepare=prepare,
             cases=tuple(cases),
             image=self.spec.image,
             container=self.id,
-            isolation=ISOLATION[self.spec.walls],
             runner=hello.runner,
         )
 
-    async def _greeting(self, incoming: AsyncGenerator[frames.Frame]) -> frames.Hello:
-        hello = (await _next(incoming, frames.Hello, START_DEADLINE)).header
+    async def _greeting(self) -> frames.Hello:
+        """What the runner said when it began."""
+        if self._hello is not None:
+            return self._hello
+        hello = (await self._next(frames.Hello, START_DEADLINE)).header
         assert isinstance(hello, frames.Hello)
         if hello.runner != frames.RUNNER_VERSION:
             raise SandboxError(
@@ -323,19 +316,62 @@ class Container:
             )
         if hello.walls is not self.spec.walls:
             raise NoWalls(f"no {self.spec.walls} here: {clean_text(hello.why)[:WHY_KEPT]}")
+        self._hello = hello
         return hello
 
-    async def _frames(self, max_body: int) -> AsyncGenerator[frames.Frame]:
+    async def _pipeline(
+        self, case: int, stages: Sequence[Stage], sizes: dict[str, int]
+    ) -> tuple[StageReport, ...]:
+        """Return what became of stages that follow one another; add what they leave to `sizes`."""
+        reports: list[StageReport] = []
+        for number, stage in enumerate(stages):
+            await self._next(frames.Started, MARGIN, (case, number))
+            self.begun = True
+            frame = await self._next(frames.Report, stage.real + MARGIN, (case, number))
+            report = frames.read_report(frame, stage, sizes)
+            sizes.update((artifact.name, artifact.size) for artifact in report.artifacts)
+            reports.append(report)
+            if stage.stop is Stop.ALWAYS or not report.ok:
+                break
+        return tuple(reports)
+
+    async def _next(
+        self, kind: type[frames.Header], within: float, where: tuple[int, int] | None = None
+    ) -> frames.Frame:
+        """The next frame, which must be of this kind and about this stage of this case.
+
+        Raises:
+            _GaveUp: the runner says that the container is of no more use.
+            MalformedPacket: it is another one.
+            TimeoutError, EOFError: there is none.
+        """
+        try:
+            async with asyncio.timeout(within):
+                frame = await anext(self._incoming)
+        except StopAsyncIteration as error:
+            raise EOFError("the container says no more") from error
+        except TimeoutError as error:
+            raise TimeoutError(f"the container said nothing for {within:g} s") from error
+        header = frame.header
+        if isinstance(header, frames.Failed):
+            raise _GaveUp(header.message)
+        said = (header.case, header.stage) if isinstance(header, STAGED) else None
+        if not isinstance(header, kind) or said != where:
+            raise MalformedPacket(
+                f"the runner said {type(header).__name__} {said}, not {kind.__name__} {where}"
+            )
+        return frame
+
+    async def _frames(self) -> AsyncGenerator[frames.Frame]:
         """What the runner says, until the container ends."""
         assert self._attachment is not None
         demultiplexer = frames.Demultiplexer()
-        reader = frames.FrameReader(max_body)
         while data := await self._attachment.reader.read(READ_SIZE):
             for stream, piece in demultiplexer.feed(data):
                 if stream == frames.STDERR:
                     self._stderr = (self._stderr + piece)[-STDERR_KEPT:]
                     continue
-                for frame in reader.feed(piece):
+                for frame in self._reader.feed(piece):
                     yield frame
 
     async def _explain(self, error: Exception) -> SandboxLost:
@@ -364,56 +400,6 @@ class Container:
         except SandboxError:
             return False
         return True
-
-
-async def _pipeline(
-    incoming: AsyncGenerator[frames.Frame],
-    case: int,
-    stages: Sequence[Stage],
-    sizes: dict[str, int],
-) -> tuple[StageReport, ...]:
-    """Return what became of stages that follow one another; add what they leave to `sizes`."""
-    reports: list[StageReport] = []
-    for number, stage in enumerate(stages):
-        await _next(incoming, frames.Started, MARGIN, (case, number))
-        frame = await _next(incoming, frames.Report, stage.real + MARGIN, (case, number))
-        report = frames.read_report(frame, stage, sizes)
-        sizes.update((artifact.name, artifact.size) for artifact in report.artifacts)
-        reports.append(report)
-        if stage.stop is Stop.ALWAYS or not report.ok:
-            break
-    return tuple(reports)
-
-
-async def _next(
-    incoming: AsyncGenerator[frames.Frame],
-    kind: type[frames.Header],
-    within: float,
-    where: tuple[int, int] | None = None,
-) -> frames.Frame:
-    """The next frame, which must be of this kind and about this stage of this case.
-
-    Raises:
-        _GaveUp: the runner says that the container is of no more use.
-        MalformedPacket: it is another one.
-        TimeoutError, EOFError: there is none.
-    """
-    try:
-        async with asyncio.timeout(within):
-            frame = await anext(incoming)
-    except StopAsyncIteration as error:
-        raise EOFError("the container says no more") from error
-    except TimeoutError as error:
-        raise TimeoutError(f"the container said nothing for {within:g} s") from error
-    header = frame.header
-    if isinstance(header, frames.Failed):
-        raise _GaveUp(header.message)
-    said = (header.case, header.stage) if isinstance(header, STAGED) else None
-    if not isinstance(header, kind) or said != where:
-        raise MalformedPacket(
-            f"the runner said {type(header).__name__} {said}, not {kind.__name__} {where}"
-        )
-    return frame
 
 
 class _GaveUp(Exception):

@@ -37,7 +37,7 @@ from commserver.core.execution import (
 from commserver.engine.budget import bounds
 from commserver.errors import MalformedPacket, PacketTooLarge, RequestError
 
-RUNNER_VERSION = "2"  # what an image's runner must say it is
+RUNNER_VERSION = "3"  # what an image's runner must say it is
 
 MAX_HEADER = 1 << 20  # bytes
 MAX_REQUEST_HEADER = 4 << 20  # bytes; the runner's own bound
@@ -137,7 +137,15 @@ class Report(
 
 
 class Done(msgspec.Struct, tag_field="frame", tag="done", frozen=True, forbid_unknown_fields=True):
-    """No further stage of the request is run."""
+    """No further stage of the request is run.
+
+    fit: the container is as it was before it, so that it may serve another one; why: it is not.
+    memory: bytes that it uses now.
+    """
+
+    fit: bool
+    why: str
+    memory: int
 
 
 class Failed(
@@ -162,10 +170,13 @@ class Frame:
 
 
 class FrameReader:
-    """Cuts the runner's standard output into frames; a body is at most `max_body` bytes."""
+    """Cuts the runner's standard output into frames.
 
-    def __init__(self, max_body: int) -> None:
-        self._max_body = max_body
+    max_body: the most bytes of a body; it may be changed between two of them.
+    """
+
+    def __init__(self, max_body: int = 0) -> None:
+        self.max_body = max_body
         self._buffer = bytearray()
         self._needed = 8
 
@@ -174,8 +185,8 @@ class FrameReader:
         self._buffer += data
         while len(self._buffer) >= self._needed:
             head, body = struct.unpack_from(">II", self._buffer)
-            if head > MAX_HEADER or body > self._max_body:
-                raise PacketTooLarge(MAX_HEADER if head > MAX_HEADER else self._max_body)
+            if head > MAX_HEADER or body > self.max_body:
+                raise PacketTooLarge(MAX_HEADER if head > MAX_HEADER else self.max_body)
             self._needed = 8 + head + body
             if len(self._buffer) < self._needed:
                 return

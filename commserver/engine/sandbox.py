@@ -1,30 +1,39 @@
-"""The sandbox in its simplest form: a fresh container for every execution."""
+"""The sandbox: executes requests in containers of one engine, in the best form that it allows."""
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import partial
+
+import structlog
 
 from commserver.core import request_check
 from commserver.core.execution import MIB, ExecutionReport, ExecutionRequest
 from commserver.engine.budget import budget
-from commserver.engine.container import (
-    BOOT,
-    CLASSES,
-    RUN,
-    SITE,
-    Container,
-    ContainerSpec,
-    NoWalls,
-    Progress,
-)
+from commserver.engine.container import BOOT, RUN, SITE, ContainerSpec, NoWalls, Progress
 from commserver.engine.frames import Walls
+from commserver.engine.pool import NUMBERS, Key, Pool
+from commserver.engine.room import Room, memory_class, needed, ordinary
 from commserver.engine.wrapper import DockerWrapper, ImageInfo
-from commserver.errors import RequestError, SandboxError
+from commserver.errors import RequestError, SandboxError, SandboxLost
 
-SLOTS = 1000  # at most, so that each has its own uids
+log = structlog.get_logger(__name__)
 
 REPOSITORY = "commserver"
 LABEL = "commserver.context"
 """Every image that we built has it."""
+
+
+class Isolation(StrEnum):
+    """What an execution has to itself."""
+
+    NESTED = "nested"
+    """Namespaces of its own, in a container that serves many one after another."""
+    FRESH = "fresh"
+    """A container, and namespaces in it."""
+    FRESH_UID = "fresh-uid"
+    """A container, and uids in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +41,40 @@ class SandboxSettings:
     """What an execution gets, whatever it is.
 
     cpus: cores. nofile: open files of each process. stack: bytes of each thread.
-    first_uid: the learner's in slot 0; each slot has its own, and one for graders `SLOTS` above it,
-    for the kernel counts some things per uid. An engine that runs in a user namespace itself has
-    none above 65535.
+    first_uid: the learner's in the first container alive; each has its own, and one for graders
+    `NUMBERS` above it, for the kernel counts some things per uid. An engine that runs in a user
+    namespace itself has none above 65535.
+    runtime: the engine's name of what is to run containers, "" for its default.
+    runs: how many executions a warm container serves. idle: seconds that it waits for the next at
+    most. warm: how many wait for each slot at most.
     """
 
     cpus: float = 1.0
     nofile: int = 256
     stack: int = 64 * MIB
     first_uid: int = 200_000
+    runtime: str = ""
+    runs: int = 100
+    idle: float = 600.0
+    warm: int = 2
 
 
-class FreshSandbox:
-    """Executes requests on one engine, each in a container of its own.
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One call of `DockerSandbox.execute`."""
+
+    request: ExecutionRequest
+    run: str
+    slot: int
+    on_progress: Progress | None
+
+
+class DockerSandbox:
+    """Executes requests on one engine.
 
     site, boot: ids of the database and of this start of the server; `sweep` goes by them.
+    nested: ordinary requests are executed in containers that serve many, one after another, as far
+    as namespaces are the walls; else each has a container of its own.
     walls: what is between the programs of an execution; None: namespaces if the engine's host
     allows them, found out with the first execution, else uids.
     """
@@ -58,16 +86,18 @@ class FreshSandbox:
         site: str,
         boot: str,
         settings: SandboxSettings = SandboxSettings(),
+        nested: bool = True,
         walls: Walls | None = None,
     ) -> None:
         self._wrapper = wrapper
         self._site = site
         self._boot = boot
         self._settings = settings
+        self._nested = nested
         self._walls = walls
-        self._fixed = walls is not None
         self._confines: bool | None = None  # by AppArmor; None: not asked yet
-        self._numbers = itertools.count(1)
+        self._serial = itertools.count(1)
+        self._pool = Pool(wrapper, runs=settings.runs, age=settings.idle, spare=settings.warm)
 
     @property
     def name(self) -> str:
@@ -79,6 +109,21 @@ class FreshSandbox:
         """What is between the programs of an execution; None as long as that is not known."""
         return self._walls
 
+    @property
+    def isolation(self) -> Isolation | None:
+        """What an ordinary execution has to itself; None as long as that is not known."""
+        match self._walls:
+            case None:
+                return None
+            case Walls.NAMESPACES:
+                return Isolation.NESTED if self._nested else Isolation.FRESH
+        return Isolation.FRESH_UID
+
+    @property
+    def idle(self) -> tuple[str, ...]:
+        """Names of the containers that wait for their next execution."""
+        return self._pool.idle
+
     async def execute(
         self,
         request: ExecutionRequest,
@@ -87,9 +132,9 @@ class FreshSandbox:
         slot: int,
         on_progress: Progress | None = None,
     ) -> ExecutionReport:
-        """Run it in a new container and return what became of it, once the container is gone.
+        """Carry it out and return what became of it, once nothing of it is left.
 
-        run: written on the container, for people. slot: below `SLOTS`, one execution at a time.
+        run: written on a container of its own, for people. slot: who asks; one execution at a time.
         on_progress: is told (ended, total) cases.
 
         Raises:
@@ -100,60 +145,86 @@ class FreshSandbox:
         """
         try:
             request_check.check(request)
-            return await self._execute(request, run, slot, on_progress)
+            return await self._execute(_Work(request, run, slot, on_progress))
         except RequestError as error:
             raise SandboxError(f"the request cannot be carried out: {error}") from error
 
-    async def _execute(
-        self, request: ExecutionRequest, run: str, slot: int, on_progress: Progress | None
-    ) -> ExecutionReport:
-        image = await self._wrapper.image(f"{REPOSITORY}/{request.image}:latest")
+    async def _execute(self, work: _Work) -> ExecutionReport:
+        image = await self._wrapper.image(f"{REPOSITORY}/{work.request.image}:latest")
         if self._confines is None:
             options = (await self._wrapper.info()).security_options
             self._confines = any("name=apparmor" in option for option in options)
+        key = Key(image.id, memory_class(work.request.memory))
         walls = self._walls or Walls.NAMESPACES
         try:
-            report = await self._once(request, image, run, slot, walls, on_progress)
-        except NoWalls:
-            if self._fixed or walls is Walls.UIDS:
+            report = await self._behind(walls, work, key)
+        except NoWalls as error:
+            if self._walls is not None:  # they could be built before: it is not the host
                 raise
+            log.warning("no_namespaces", engine=self.name, reason=str(error))
             self._walls = walls = Walls.UIDS
-            return await self._once(request, image, run, slot, walls, on_progress)
+            return await self._behind(walls, work, key)
         self._walls = walls
         return report
 
-    async def _once(
-        self,
-        request: ExecutionRequest,
-        image: ImageInfo,
-        run: str,
-        slot: int,
-        walls: Walls,
-        on_progress: Progress | None,
-    ) -> ExecutionReport:
-        spec = self.spec(request, image.id, run, slot, walls)
-        async with Container(self._wrapper, spec, request) as container:
-            return await container.execute(on_progress)
+    async def _behind(self, walls: Walls, work: _Work, key: Key) -> ExecutionReport:
+        """Execute with these walls between the programs."""
+        room = needed(budget(work.request), key.memory, walls)
+        if walls is Walls.UIDS:
+            report = await self._fresh(walls, work, key, room)
+            return replace(report, isolation=Isolation.FRESH_UID)
+        if self._nested and ordinary(key.memory).holds(room):
+            return replace(await self._warm(work, key), isolation=Isolation.NESTED)
+        report = await self._fresh(walls, work, key, room)
+        return replace(report, isolation=Isolation.FRESH)
+
+    async def _fresh(self, walls: Walls, work: _Work, key: Key, room: Room) -> ExecutionReport:
+        """Execute in a container that serves nothing else."""
+        labels = {RUN: work.run}
+        async with self._pool.fresh(partial(self.spec, key, room, walls, labels)) as container:
+            return await container.execute(work.request, work.on_progress)
+
+    async def _warm(self, work: _Work, key: Key) -> ExecutionReport:
+        """Execute in a warm container."""
+        make = partial(self.spec, key, ordinary(key.memory), Walls.NAMESPACES, {})
+        async with self._pool.warm(work.slot, key, make) as container:
+            has_waited = container.served > 0
+            try:
+                return await container.execute(work.request, work.on_progress)
+            except SandboxLost as error:
+                if container.begun or not has_waited:
+                    raise
+                log.info("container_died_idle", container=container.id, reason=str(error))
+        async with self._pool.warm(work.slot, key, make, new=True) as container:
+            return await container.execute(work.request, work.on_progress)
 
     def spec(
-        self, request: ExecutionRequest, image: str, run: str, slot: int, walls: Walls
+        self, key: Key, room: Room, walls: Walls, labels: Mapping[str, str], number: int
     ) -> ContainerSpec:
-        """Return the container that a request gets."""
+        """Return what a container is to be.
+
+        number: its own among those alive, below `NUMBERS`.
+        """
         settings = self._settings
         return ContainerSpec(
-            name=f"commserver-{self._site[:8]}-{self._boot[:8]}-{next(self._numbers)}",
-            image=image,
+            name=f"commserver-{self._site[:8]}-{self._boot[:8]}-{next(self._serial)}",
+            image=key.image,
             walls=walls,
-            memory=memory_class(request.memory),
-            budget=budget(request),
-            uid=settings.first_uid + slot,
-            grader_uid=settings.first_uid + SLOTS + slot,
+            memory=key.memory,
+            room=room,
+            uid=settings.first_uid + number,
+            grader_uid=settings.first_uid + NUMBERS + number,
             cpus=settings.cpus,
             nofile=settings.nofile,
             stack=settings.stack,
             unconfined=bool(self._confines),
-            labels={SITE: self._site, BOOT: self._boot, RUN: run},
+            runtime=settings.runtime,
+            labels={SITE: self._site, BOOT: self._boot, **labels},
         )
+
+    async def close(self) -> None:
+        """Remove the containers that wait; no container waits any more."""
+        await self._pool.close()
 
     async def sweep(self) -> int:
         """Remove what earlier boots of this site left on the engine; return how many."""
@@ -164,7 +235,11 @@ class FreshSandbox:
         return len(old)
 
     async def remove_leftovers(self) -> int:
-        """Try again to remove what could not be removed; return how many are left."""
+        """Remove what waits no longer, and try again what could not be removed.
+
+        Returns how many of the latter are left.
+        """
+        await self._pool.tidy()
         return await self._wrapper.remove_leftovers()
 
     async def images(self) -> list[ImageInfo]:
@@ -180,15 +255,3 @@ class FreshSandbox:
             for tag in image.tags
             if tag.startswith(prefix) and tag.endswith(suffix) and tag != f"{prefix}base{suffix}"
         )
-
-
-def memory_class(memory: int) -> int:
-    """The smallest class that a limit fits into.
-
-    Raises:
-        SandboxError: it is above all of them.
-    """
-    for size in CLASSES:
-        if memory <= size:
-            return size
-    raise SandboxError(f"a memory limit of {memory} bytes is above {CLASSES[-1]}")

@@ -35,6 +35,7 @@ log = structlog.get_logger(__name__)
 RECORD_PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0, 5.0)  # seconds between tries to record an outcome
 RECORD_LEASE = 120.0  # seconds that a lease lasts at least beyond the next of them
 RECORD_GRACE = 2.0  # seconds for them once all else has ended
+CLOSE_DEADLINE = 25.0  # seconds to remove what is left on the engines; one removal has 20
 
 Progress = Callable[[int, int], None]  # processes ended, of how many
 
@@ -45,6 +46,10 @@ class Sandbox(Protocol):
     @property
     def name(self) -> str:
         """How the engine is called; what dies as one has one name."""
+
+    @property
+    def isolation(self) -> str | None:
+        """What an ordinary execution has to itself, such as "nested"; None if not known yet."""
 
     async def languages(self) -> frozenset[str]:
         """Return which of our images the engine has, such as "python"; so it is alive, too.
@@ -57,12 +62,18 @@ class Sandbox(Protocol):
         """Remove what earlier processes of this site left; returns how many containers."""
 
     async def remove_leftovers(self) -> int:
-        """Remove what this process could not remove before; returns how many are still there."""
+        """Remove what this process could not remove before; returns how many are still there.
+
+        Called every few seconds: what waited too long for its next execution goes as well.
+        """
+
+    async def close(self) -> None:
+        """Remove what waits for its next execution; there will be none."""
 
     async def execute(
         self, request: ExecutionRequest, *, run: str, slot: int, on_progress: Progress | None = None
     ) -> ExecutionReport:
-        """Run the request in a container of its own; nothing is left of it, whatever happens.
+        """Run the request, away from all others; nothing is left of it, whatever happens.
 
         Raises:
             SandboxUnavailable: the engine did not answer, nothing was begun.
@@ -105,12 +116,17 @@ class _Engine:
 
 
 class EngineState(NamedTuple):
-    """How an engine is; `images` are of our languages, `why` is what keeps it down, "" while up."""
+    """How an engine is.
+
+    images: of our languages. why: what keeps it down, "" while up. isolation: what an execution has
+    to itself, "" as long as that is not known.
+    """
 
     name: str
     slots: int
     images: frozenset[str]
     why: str
+    isolation: str
 
 
 class DockerManager:
@@ -149,14 +165,25 @@ class DockerManager:
 
     async def run(self) -> None:
         """Work until drained, then return; when cancelled, give back what is in hand."""
-        async with asyncio.TaskGroup() as tasks:
-            probes = [tasks.create_task(self._probe(engine)) for engine in self._engines]
-            async with asyncio.TaskGroup() as slots:
-                for engine in self._engines:
-                    for slot in engine.slots:
-                        slots.create_task(self._slot(engine, slot), name=f"slot-{slot}")
-            for probe in probes:
-                probe.cancel()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                probes = [tasks.create_task(self._probe(engine)) for engine in self._engines]
+                async with asyncio.TaskGroup() as slots:
+                    for engine in self._engines:
+                        for slot in engine.slots:
+                            slots.create_task(self._slot(engine, slot), name=f"slot-{slot}")
+                for probe in probes:
+                    probe.cancel()
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
+        """Leave nothing on the engines; what cannot be removed now, the next start sweeps."""
+        try:
+            async with asyncio.timeout(CLOSE_DEADLINE):
+                await asyncio.gather(*(engine.sandbox.close() for engine in self._engines))
+        except TimeoutError:
+            log.warning("engines_not_closed", within=CLOSE_DEADLINE)
 
     def stop(self) -> None:
         """Take nothing new."""
@@ -177,7 +204,10 @@ class DockerManager:
 
     def engines(self) -> list[EngineState]:
         """Return how each engine is, as it was found last."""
-        return [EngineState(e.sandbox.name, len(e.slots), e.images, e.why) for e in self._engines]
+        return [
+            EngineState(e.sandbox.name, len(e.slots), e.images, e.why, e.sandbox.isolation or "")
+            for e in self._engines
+        ]
 
     async def _probe(self, engine: _Engine) -> None:
         """Know whether the engine answers and what it has, as long as we run."""

@@ -78,13 +78,16 @@ def engines(manager: DockerManager, dispatcher: Dispatcher) -> Probe:
 
 
 def _engine(state: EngineState, busy: int) -> Item:
-    name, slots, images, why = state
+    name, slots, images, why, isolation = state
     up = not why
     values: dict[str, Value] = {"up": up, "slots": slots, "busy": busy}
     values["images"] = " ".join(sorted(images))
+    values["isolation"] = isolation
     if why:
         return Item(name, "down", values, f"engine {name} is down: {why}")
     says = f"up, {busy} of {slots} slots busy, images {', '.join(sorted(images)) or 'none'}"
+    if isolation:
+        says += f", isolation {isolation}"
     advice = "run `commserver images build`"
     return Item(name, says, values, "" if images else f"engine {name} has no images: {advice}")
 

@@ -15,6 +15,7 @@ async def test_drain_judges_everything_and_says_so(monkeypatch: pytest.MonkeyPat
     result = await drain.measure(full=False, seconds=0.0)
 
     assert (result["bench"], result["n"], result["unit"]) == ("drain", 4, "1/s")
+    assert result["isolation"] in ("nested", "fresh-uid")
     assert isinstance(result["ours"], float)
     assert isinstance(result["floor"], float)
     assert 0 < result["ours"] < result["floor"]

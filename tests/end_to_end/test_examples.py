@@ -2,8 +2,8 @@
 
 import asyncio
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from commserver.core.verdicts import Broken, Completed, Status
 from commserver.demo import HANDED_IN
 from commserver.engine.frames import Walls
-from commserver.engine.sandbox import FreshSandbox
+from commserver.engine.sandbox import DockerSandbox
 from commserver.engine.wrapper import DockerWrapper
 from commserver.services import exercise_folder
 from commserver.services.exercise_folder import ExerciseFolder
@@ -39,16 +39,18 @@ AMONG_UIDS = {
 }
 
 
-@contextmanager
-def _sandbox(docker_url: str, walls: Walls | None) -> Iterator[FreshSandbox]:
+@asynccontextmanager
+async def _sandbox(docker_url: str, walls: Walls | None) -> AsyncIterator[DockerSandbox]:
     wrapper = DockerWrapper(docker_url)
+    sandbox = DockerSandbox(wrapper, site=uuid.uuid4().hex, boot=uuid.uuid4().hex, walls=walls)
     try:
-        yield FreshSandbox(wrapper, site=uuid.uuid4().hex, boot=uuid.uuid4().hex, walls=walls)
+        yield sandbox
+        await sandbox.close()
     finally:
         wrapper.close()
 
 
-async def _surprises(sandbox: FreshSandbox, folder: ExerciseFolder, solutions: set[str]) -> str:
+async def _surprises(sandbox: DockerSandbox, folder: ExerciseFolder, solutions: set[str]) -> str:
     """Return what became of each solution that did not get what it must, "" when all did."""
     waiting = sorted(solutions)
     checked: list[Checked] = []
@@ -78,7 +80,7 @@ def _told(one: Checked) -> str:
 async def test_every_solution_gets_its_verdict(path: Path, docker_url: str) -> None:
     folder = exercise_folder.read(path)
 
-    with _sandbox(docker_url, walls=None) as sandbox:
+    async with _sandbox(docker_url, walls=None) as sandbox:
         surprises = await _surprises(sandbox, folder, set(folder.solutions))
 
     assert not surprises, surprises
@@ -88,7 +90,7 @@ async def test_every_solution_gets_its_verdict(path: Path, docker_url: str) -> N
 async def test_a_host_without_namespaces_judges_the_same(name: str, docker_url: str) -> None:
     folder = exercise_folder.read(ROOT / "examples" / name)
 
-    with _sandbox(docker_url, walls=Walls.UIDS) as sandbox:
+    async with _sandbox(docker_url, walls=Walls.UIDS) as sandbox:
         surprises = await _surprises(sandbox, folder, AMONG_UIDS[name])
 
     assert not surprises, surprises

@@ -76,6 +76,7 @@ async def test_sigterm_lets_a_running_one_end_and_puts_the_rest_back(make_site: 
     status = await site.trial.stop(signal.SIGTERM)
 
     assert status == 0
+    assert not site.containers(), "not even one that waited for the next run"
     assert browser.final(attempts[0]), "its browser still heard of it"
     assert not browser.final(attempts[1])
     assert not browser.final(attempts[2])

@@ -118,7 +118,7 @@ async def test_a_server_that_is_well_says_so_on_one_screen(outside: None, config
     assert asked.said.startswith("commserver 0.1.0, up since ")
     for line in (
         "SQLite, answers in",
-        "engine  up, 0 of 2 slots busy, images c, python",
+        "engine  up, 0 of 2 slots busy, images c, python, isolation fresh",
         "0 connected",
         "0 waiting, 0 running",
         "0 owed",

@@ -47,6 +47,7 @@ def test_the_defaults_work() -> None:
     assert (config.browser.host, config.browser.port) == ("127.0.0.1", 8765)
     assert (config.backend.host, config.backend.port) == ("127.0.0.1", 9500)
     assert config.docker.slots == (os.cpu_count() or 1)
+    assert (config.docker.isolation, config.docker.runtime) == ("nested", "")
     assert config.backend.secret() == ""
 
 
@@ -176,6 +177,7 @@ def test_nothing_can_be_changed_afterwards() -> None:
         ("[database]\ntimeout = 0", "database.timeout: "),
         ("[docker]\nslots = 0", "docker.slots: "),
         ('[docker]\nhosts = "unix:///x"', "docker.hosts: "),
+        ('[docker]\nisolation = "none"', "docker.isolation: "),
         ('[log]\nlevel = "LOUD"', "log.level: "),
         ('[backend]\ntoken = "a"\ntoken_file = "b"', "backend: "),
         ('[backend.links.a]\ntoken = "a"\ntoken_file = "b"', "backend.links.a: "),

@@ -19,7 +19,7 @@ body of raw bytes to which the header refers by lengths.
     out  started  case, stage            a stage begins (case -1: of `prepare`)
     out  report   case, stage, processes, artifacts
                   body: the returned artifacts, in order
-    out  done                            then the next request may come
+    out  done     fit, why, memory       if `fit`, the next request may come
     out  error    message                this container is of no more use
 
 `Stage`, `Process` and `Pipe` below say what a request holds. Times are seconds, sizes bytes.
@@ -46,7 +46,7 @@ import time
 from _collections_abc import Callable
 from _json import encode_basestring_ascii, make_scanner
 
-VERSION = "2"
+VERSION = "3"
 
 BOX = "/box"
 KEEP = "/box/keep"  # the request's files and the artifacts: mode 0700, ours
@@ -54,6 +54,8 @@ WORK = "/box/work"  # what a program may write, made anew for each
 SHARED = ("/tmp", "/dev/shm")  # noqa: S108 -- where programs expect to write besides
 QUEUES = "/dev/mqueue"
 HOSTS = "/etc/hosts"
+# What there is between two requests wherever an ordinary user can write.
+FOLDERS = {BOX: ["keep"], KEEP: [], "/dev/shm": [], QUEUES: []}  # noqa: S108
 
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -72,8 +74,13 @@ CHUNK = 1 << 16  # bytes a read or write
 PAGE = 4096  # bytes
 OURS = 4 << 20  # bytes that our own processes may use for each cell
 KERNEL_FREE = 16 << 20  # bytes of the kernel's own that nobody answers for
+ABSENT = 320  # bytes that the kernel takes to remember that there is no file of a name
+SWELL = 8 << 20  # bytes that we may use more after some requests than before the first
 SAMPLE = 0.010  # seconds between two looks at cpu and memory
 NEAR = 0.002  # seconds between them once half of the memory is used: the rest goes fast
+GROWING = 0.001  # seconds between them while memory grows
+GROWTH = 1 << 18  # bytes; below that, nothing grows
+UNSURE = 1 << 20  # bytes; so much may our own process grow before it becomes a program
 BUSY = 10  # a look may take one in so many parts of the time between two
 # Together below the patience of the host between two frames.
 START_TIMEOUT = 5.0  # seconds until a cell is ready; nothing of anybody else's runs in it before
@@ -108,9 +115,13 @@ NEW_NAMESPACES = (
     CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET
 )
 CLONE_NEW = 0x7E020000  # these and the cgroup namespace
+NAMES_HELD = ("user", "pid", "uts", "net")  # see `Namespaces`
+NAMES_PAST = {"mnt": CLONE_NEWNS, "ipc": CLONE_NEWIPC}
+PTYS = "newinstance,ptmxmode=666,max=64"  # of which the host has not many
+PASSED = "=7i"  # descriptors that an init gives us: of three file systems and these four
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
-MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 32, 4096, 16384, 1 << 18
+MS_REMOUNT, MS_BIND, MS_REC, MS_STRICTATIME = 32, 4096, 16384, 1 << 24
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -563,9 +574,7 @@ class Store:
         self._count = 0
         self._names: dict[str, tuple[int, int]] = {}  # number of the file, its size
         self._case: list[str] = []
-        if os.path.isdir(KEEP):
-            empty(KEEP, time.monotonic() + WIPE_TIMEOUT)
-        else:
+        if not os.path.isdir(KEEP):
             os.mkdir(KEEP, 0o700)
 
     def receive(self, files: dict[str, int]) -> None:
@@ -612,6 +621,12 @@ class Store:
         for name in self._case:
             os.unlink(f"{KEEP}/{self._names.pop(name)[0]}")
         self._case.clear()
+
+    def clear(self) -> None:
+        """Forget all of it."""
+        for number, _ in self._names.values():
+            os.unlink(f"{KEEP}/{number}")
+        self._names.clear()
 
     def size(self, name: str) -> int:
         """Bytes of a file."""
@@ -788,11 +803,16 @@ def memory_v2(data: bytes) -> int:
     return number_after(fields, b"anon") + number_after(fields, b"shmem")
 
 
-def kernel_v2(data: bytes) -> int:
-    """Memory of the kernel's own out of it, such as what pipes and sockets hold."""
+def kernel_v2(data: bytes, whole: int) -> int:
+    """Memory of the kernel's own out of it, such as what pipes and sockets hold.
+
+    whole: all that is used; before Linux 5.18 the kernel's part is what nothing else is.
+    """
     fields = data.split()
-    kernel = number_after(fields, b"kernel") - number_after(fields, b"slab_reclaimable")
-    return max(0, kernel) + number_after(fields, b"sock")
+    kernel = number_after(fields, b"kernel") + number_after(fields, b"sock")
+    if b"kernel" not in fields:
+        kernel = whole - number_after(fields, b"anon") - number_after(fields, b"file")
+    return max(0, kernel - number_after(fields, b"slab_reclaimable"))
 
 
 def kills(data: bytes) -> int:
@@ -805,16 +825,19 @@ class Meter:
 
     def __init__(self, root: str = "/sys/fs/cgroup") -> None:
         self.version = 2 if os.path.exists(root + "/cgroup.controllers") else 1
-        self._cpu = self._memory = self._kernel = self._kills = -1
+        self._cpu = self._memory = self._limit = self._kernel = self._kills = -1
         if self.version == 2:
             self._cpu = self._open(root + "/cpu.stat")
             self._memory = self._open(root + "/memory.stat")
+            self._limit = self._open(root + "/memory.max")
+            self._kernel = self._open(root + "/memory.current")
             self._kills = self._open(root + "/memory.events")
         else:
             for name in ("/cpuacct", "/cpu,cpuacct", "/cpuacct,cpu"):
                 if self._cpu < 0:
                     self._cpu = self._open(root + name + "/cpuacct.usage")
             self._memory = self._open(root + "/memory/memory.stat")
+            self._limit = self._open(root + "/memory/memory.limit_in_bytes")
             self._kernel = self._open(root + "/memory/memory.kmem.usage_in_bytes")
             self._kills = self._open(root + "/memory/memory.oom_control")
 
@@ -843,23 +866,31 @@ class Meter:
         """Seconds used by all but this process; only differences mean something."""
         if self._cpu < 0:
             return 0.0
+        # In this order: to ask for our own has the kernel put it down to all of us, too.
+        own = time.process_time()
         data = os.pread(self._cpu, 8192, 0)
-        total = cpu_v1(data) if self.version == 1 else cpu_v2(data)
-        return total - time.process_time()
+        return (cpu_v1(data) if self.version == 1 else cpu_v2(data)) - own
 
     def memory(self) -> int:
-        """Bytes used by all, this process included; only differences mean something.
-
-        What the kernel keeps for them counts above `KERNEL_FREE`: full pipes and sockets would end
-        us before anything else shows, for their owner can be the smallest process of all.
-        """
+        """Bytes used by all, this process included; only differences mean something."""
         if self._memory < 0:
             return 0
         data = os.pread(self._memory, 8192, 0)
+        return memory_v1(data) if self.version == 1 else memory_v2(data)
+
+    def kernel(self) -> int:
+        """Bytes that the kernel keeps for all; only what is above `KERNEL_FREE` is told."""
+        if self._memory < 0 or self._kernel < 0:
+            return 0
+        kept = int(os.pread(self._kernel, 32, 0))
         if self.version == 2:
-            return memory_v2(data) + max(0, kernel_v2(data) - KERNEL_FREE)
-        kernel = int(os.pread(self._kernel, 32, 0)) if self._kernel >= 0 else 0
-        return memory_v1(data) + max(0, kernel - KERNEL_FREE)
+            kept = kernel_v2(os.pread(self._memory, 8192, 0), kept)
+        return max(0, kept - KERNEL_FREE)
+
+    def limit(self) -> int:
+        """Bytes that all may use together; above all that there can be where that is not said."""
+        data = os.pread(self._limit, 32, 0).strip() if self._limit >= 0 else b""
+        return int(data) if data.isdigit() else sys.maxsize
 
     def kills(self) -> int:
         """How often the kernel killed for want of memory; 0 where it does not say."""
@@ -882,10 +913,19 @@ def cpu_of(usage: resource.struct_rusage) -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-class Seen:
-    """A process as /proc shows it. waited: cpu seconds of children that it has waited for."""
+def peak_of(usage: resource.struct_rusage) -> int:
+    """Bytes that the largest of these processes once had, files that it mapped included."""
+    return usage.ru_maxrss * 1024
 
-    __slots__ = ("memory", "parent", "uid", "waited")
+
+class Seen:
+    """A process as /proc shows it. waited: cpu seconds of children that it has waited for.
+
+    memory: bytes, anonymous and shared. mapped: bytes of files and shared memory. space: bytes of
+    addresses.
+    """
+
+    __slots__ = ("mapped", "memory", "parent", "space", "uid", "waited")
 
     def __init__(self, stat: bytes, status: bytes) -> None:
         # The name stands in parentheses and may hold anything: count from its end.
@@ -895,8 +935,46 @@ class Seen:
         # Its first line is the name, too.
         fields = status[status.index(b"\n") :].split()
         self.uid = number_after(fields, b"Uid:")
-        kib = number_after(fields, b"RssAnon:") + number_after(fields, b"RssShmem:")
-        self.memory = kib * 1024
+        self.space = number_after(fields, b"VmSize:") * 1024
+        shared = number_after(fields, b"RssShmem:")
+        self.memory = (number_after(fields, b"RssAnon:") + shared) * 1024
+        self.mapped = (number_after(fields, b"RssFile:") + shared) * 1024
+
+
+def absent() -> int:
+    """How many names the kernel remembers to be no files, on the whole host."""
+    try:
+        return int(read("/proc/sys/fs/dentry-state").split()[4])
+    except (OSError, IndexError):
+        return 0
+
+
+# In which tables of a network namespace the queues stand that are counted in these files, where
+# there are such.
+QUEUES_OF = {
+    "sockstat": {b"TCP:": "tcp", b"UDP:": "udp"},
+    "sockstat6": {b"TCP6:": "tcp6", b"UDP6:": "udp6"},
+}
+
+
+def queued(pid: int) -> int:
+    """Bytes in the queues of the internet sockets in a process's network namespace.
+
+    The older cgroups do not count them. The tables are read only if there is something in them: it
+    takes milliseconds.
+    """
+    size = 0
+    for counts, tables in QUEUES_OF.items():
+        try:
+            used = read(f"/proc/{pid}/net/{counts}").split()
+            for label, table in tables.items():
+                if used[used.index(label) + 2] != b"0":
+                    for line in read(f"/proc/{pid}/net/{table}").splitlines()[1:]:
+                        sent, received = line.split()[4].split(b":")
+                        size += int(sent, 16) + int(received, 16)
+        except OSError:  # there is no such protocol, or the process has ended meanwhile
+            continue
+    return size
 
 
 def survey() -> dict[int, Seen]:
@@ -912,11 +990,31 @@ def survey() -> dict[int, Seen]:
     return found
 
 
+def mapped(init: int, space: int) -> int:
+    """`Seen.mapped` of the process that has most; quickly.
+
+    Not of this one, nor of our init of that number, nor of what has so much space: see `Head`.
+    """
+    most = 0
+    for pid in os.listdir("/proc"):
+        if pid.isdigit() and int(pid) not in (os.getpid(), init):
+            try:
+                size, _, shared, *_ = map(int, read(f"/proc/{pid}/statm").split())
+            except OSError:
+                continue  # it has ended meanwhile
+            if size * PAGE != space:
+                most = max(most, shared * PAGE)
+    return most
+
+
 def read(path: str) -> bytes:
-    """A small file."""
+    """A whole file of the kernel's, which may give no more than a page at a time."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    data = b""
     try:
-        return os.read(fd, CHUNK)
+        while piece := os.read(fd, CHUNK):
+            data += piece
+        return data
     finally:
         os.close(fd)
 
@@ -937,7 +1035,8 @@ class Account:
         self._meter = meter
         self._store = store
         self._past = 0.0  # cpu seconds of cells that are gone
-        self._memory = meter.memory() - store.held
+        self._absent = absent()
+        self._memory = self._total()
         self._kills = meter.kills()
         self.used = 0
         self.cells: list[Cell] = []
@@ -948,10 +1047,23 @@ class Account:
         if before:
             self.look()
         self.cells += cells
-        memory = self._meter.memory() - self._store.held - sum(cell.memory for cell in before)
-        memory -= sum(cell.given_back for cell in cells)
+        memory = self._total() - sum(cell.memory for cell in before)
+        memory -= sum(cell.head.private for cell in cells)
         for cell in cells:
             cell.bases = (self._rest(cell), memory, cell.room())
+
+    def _total(self) -> int:
+        """Bytes that all use but for what we hold; only differences mean something.
+
+        What the kernel keeps for them is among it: full pipes and sockets would end us before
+        anything else shows, for their owner can be the smallest process of all. Where the older
+        cgroups count we have to leave out what it keeps only as long as nobody needs the memory,
+        and to add what they do not know.
+        """
+        total = self._meter.memory() + self._meter.kernel() - self._store.held
+        if self._meter.version == 1:
+            total += self._walls.queued() - ABSENT * max(0, absent() - self._absent)
+        return total
 
     def _rest(self, cell: "Cell") -> float:
         """Cpu seconds of all that no other cell answers for; only differences mean something."""
@@ -965,10 +1077,16 @@ class Account:
             table = survey()
             for cell in self.cells:
                 cell.count(table)
+        else:
+            (alone,) = self.cells
+            alone.mapped = max(alone.mapped, mapped(alone.init, alone.head.space))
         if not trusted:
             self._note()
             return
-        total = self._meter.memory() - self._store.held
+        for cell in self.cells:
+            if cell.gone:  # nothing of it shows any more, but all of it is known
+                cell.cpu = max(cell.cpu, cell.reaped)
+        total = self._total()
         self.used = total - self._memory
         for cell in self.cells:
             if cell.sole:
@@ -995,6 +1113,7 @@ class Account:
     def close(self, cell: "Cell") -> None:
         """Count for the last time: nothing of the cell is left."""
         cell.cpu = max(cell.cpu, cell.reaped)
+        cell.peak = max(cell.peak, cell.remembered())
         if cell.sole and self._meter.whole:
             if len(self.cells) > 1:
                 table = survey()
@@ -1045,6 +1164,20 @@ DENIED = {
     "setns": (308, 268),
     "unshare": (272, 97),
 }
+# Denied with these arguments, by their places; the kernel reads the lower halves of them.
+# Who could slow down our init, by its number or by its user's, would put off its own end; and
+# filters of sockets are compiled into memory of which the whole host has not much.
+FIRST, SOL_SOCKET = 1, 1
+GUARDED: dict[str, tuple[tuple[int, int], tuple[dict[int, int], ...]]] = {
+    "ioprio_set": ((251, 30), ({0: 1, 1: FIRST}, {0: 3})),
+    "prlimit64": ((302, 261), ({0: FIRST},)),
+    "sched_setaffinity": ((203, 122), ({0: FIRST},)),
+    "sched_setattr": ((314, 274), ({0: FIRST},)),
+    "sched_setparam": ((142, 118), ({0: FIRST},)),
+    "sched_setscheduler": ((144, 119), ({0: FIRST},)),
+    "setpriority": ((141, 140), ({0: 0, 1: FIRST}, {0: 2})),
+    "setsockopt": ((54, 208), tuple({1: SOL_SOCKET, 2: name} for name in (26, 50, 51, 52))),
+}
 CLONE = (56, 220)
 CLONE3 = (435, 435)  # its flags lie in memory; everybody falls back to clone
 RT_SIGACTION = (13, 134)
@@ -1082,6 +1215,9 @@ def filter_program(machine: str) -> bytes:
     rules.append((CLONE3[place], ERRNO | errno.ENOSYS))
     for number, answer in rules:
         steps += [(EQUAL, 0, 1, number), (ANSWER, 0, 0, answer)]
+    for numbers, forbidden in GUARDED.values():
+        body = [step for arguments in forbidden for step in guard(arguments)]
+        steps += [(EQUAL, 0, len(body) + 1, numbers[place]), *body, (ANSWER, 0, 0, ALLOW)]
     steps += [
         (EQUAL, 0, 3, CLONE[place]),
         (LOAD, 0, 0, 16),  # the lower half of its flags
@@ -1090,6 +1226,14 @@ def filter_program(machine: str) -> bytes:
         (ANSWER, 0, 0, ALLOW),
     ]
     return b"".join(struct.pack("=HBBI", *step) for step in steps)
+
+
+def guard(arguments: dict[int, int]) -> list[tuple[int, int, int, int]]:
+    """Instructions that deny a call which has all of these arguments, and else end behind them."""
+    steps = [(ANSWER, 0, 0, ERRNO | errno.EPERM)]
+    for index, value in reversed(arguments.items()):
+        steps = [(LOAD, 0, 0, 16 + 8 * index), (EQUAL, 0, len(steps), value), *steps]
+    return steps
 
 
 def install_filter() -> None:
@@ -1136,7 +1280,8 @@ class Once:
 
     filter = b""
     core = 0  # see `core_limit`
-    given_back = -1  # see `private_memory`
+    private = -1  # see `Head`
+    faults = 0  # of our init, before it starts its child
 
     @classmethod
     def prepare(cls) -> None:
@@ -1175,6 +1320,44 @@ def speak(link: int, kind: bytes, text: str = "") -> None:
     os.write(link, kind + text.encode(errors="replace")[:1000])
 
 
+class Head:
+    """What a program's process had used before it became the program.
+
+    cpu: seconds. private: bytes that it shared with no other, which the exec gives back. peak:
+    bytes, files that it mapped included. faults: of pages, our init's included. space: bytes of
+    addresses, by which it is known for what it is until then.
+    """
+
+    __slots__ = ("cpu", "faults", "peak", "private", "space")
+
+    def __init__(
+        self, cpu: float = 0.0, private: int = 0, peak: int = 0, faults: int = 0, space: int = 0
+    ) -> None:
+        self.cpu = cpu
+        self.private = private
+        self.peak = peak
+        self.faults = faults
+        self.space = space
+
+    @staticmethod
+    def say() -> str:
+        """In that process: what `hear` takes."""
+        if Once.private < 0:
+            Once.private = private_memory()
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        space = int(read("/proc/self/statm").split()[0]) * PAGE
+        faults = Once.faults + used.ru_minflt
+        return f"{time.process_time()!r} {Once.private} {peak_of(used)} {faults} {space}"
+
+    @classmethod
+    def hear(cls, said: bytes) -> "Head":
+        """What it has said."""
+        cpu, *numbers = said.split()
+        head = cls(float(cpu), *map(int, numbers))
+        Once.private = head.private
+        return head
+
+
 class Cell:
     """One process tree behind its walls, from its start until nothing of it is left.
 
@@ -1182,6 +1365,8 @@ class Cell:
     flags, stopped, runs: as they are reported. cpu, memory, peak: what is known by now.
     borrowed: bytes that we hold for it. sole: see `Account`.
     """
+
+    init = -1  # pid of a process of ours that it goes with
 
     def __init__(self, request: Request, process: Process) -> None:
         self.request = request
@@ -1195,9 +1380,13 @@ class Cell:
         self.runs: list[dict[str, object]] = []
         self.sole = False
         self.cpu = self.reaped = 0.0
-        self.head_start = 0.0  # cpu seconds that its program's process used before it began
-        self.given_back = 0  # bytes that this process had until then
+        self.head = Head()
         self.memory = self.peak = self.borrowed = 0
+        self.recent = 0  # bytes at the last look, what is borrowed included
+        # In the end: bytes of the largest of its processes, files that it mapped included, and
+        # faults of pages of all of them, our init's included.
+        self.largest = self.faults = 0
+        self.mapped = 0  # the most of `Seen.mapped` that one of its processes has shown
         self.bases = (0.0, 0, 0)  # see `Account.open`
         self.wakers: list[int] = []  # descriptors that become readable when there is news
         self.rooms: list[int] = []  # its file systems, the work directory first
@@ -1222,17 +1411,16 @@ class Cell:
         deadline = time.monotonic() + START_TIMEOUT
         poll = select.poll()
         poll.register(self._link, select.POLLIN)
-        while True:
+        ready = False
+        while not ready or self.pid < 0:  # they are several who speak, in any order
             left = deadline - time.monotonic()
             if left <= 0 or not poll.poll(int(left * 1000) + 1):
                 raise Failure(f"{self.process.name} could not be started in time")
             said = self._hear()
             if said[:1] == READY:
-                cpu, memory = said[1:].split()
-                self.head_start, self.given_back = float(cpu), int(memory)
-                Once.given_back = self.given_back
-                break
-            if said[:1] == MOTHER:
+                self.head = Head.hear(said[1:])
+                ready = True
+            elif said[:1] == MOTHER:
                 self.pid = int(said[1:])
             elif said[:1] != ROOMS:
                 reason = said[1:].decode(errors="replace") or "it said nothing"
@@ -1289,9 +1477,26 @@ class Cell:
             self._seen[pid] = used
             alive += used + (table[pid].waited if pid != self.pid else 0.0)
             memory += table[pid].memory
-        shown = max(self._lost + sum(self._seen.values()), alive + waited) - self.head_start
+            if table[pid].space != self.head.space:
+                self.mapped = max(self.mapped, table[pid].mapped)
+        shown = max(self._lost + sum(self._seen.values()), alive + waited) - self.head.cpu
         self.cpu = max(self.cpu, shown)
         self.memory = int(memory) + max(0, self.room() - self.bases[2])
+
+    def remembered(self) -> int:
+        """Bytes that its largest process had to itself, as the kernel remembers; 0 if unknown.
+
+        So what was touched after the last look counts, too. Files do not, but they may have been
+        mapped after it as well: these pages come by the dozen, a program's own each by a fault.
+        Where huge pages hide that, what we saw must be half of it.
+        """
+        own = self.largest - self.mapped
+        if self.largest < max(self.head.peak + UNSURE, 4 * self.mapped):
+            return 0
+        touched = (self.faults - self.head.faults) * PAGE
+        if 4 * touched >= 3 * own:
+            return min(own, touched)
+        return own if own < 2 * self.peak else 0
 
     # --- its end
 
@@ -1447,8 +1652,7 @@ def execute(process: Process, paths: list[str], env: dict[str, str], link: int) 
     os.umask(0o022)
     libc.signal(SIGPIPE, None)
     install_filter()
-    memory = private_memory() if Once.given_back < 0 else Once.given_back
-    speak(link, READY, f"{time.process_time()!r} {memory}")
+    speak(link, READY, Head.say())
     if os.read(link, 1) != GO:
         return NOT_FOUND
     code = NOT_FOUND
@@ -1495,18 +1699,47 @@ def raise_loopback() -> None:
     any_socket.close()
 
 
+def namespace(name: str) -> int:
+    """The number of one of our namespaces."""
+    return os.stat(f"/proc/self/ns/{name}").st_ino
+
+
 class Namespaces:
     """Walls of an ordinary user.
 
-    spent: cpu seconds of processes of ours that belong to no cell.
+    The kernel gives the numbers of namespaces that are gone again, at once. No cell is to have one
+    of the cell before it, lest it be taken for the same.
+
+    spent: cpu seconds of processes of ours that belong to no cell. held: descriptors of those
+    namespaces of the last cell that hold nothing, which keep their numbers. past: the numbers of
+    those that hold files and shared memory, and so must go with it, by their kind.
     """
 
     name = "namespaces"
     spent = 0.0
 
+    def __init__(self) -> None:
+        self.held: list[int] = []
+        self.past: dict[str, int] = {}
+        self.cells: list[Inner] = []  # that are not gone
+
     def cell(self, request: Request, process: Process) -> Cell:
         """A cell for one program."""
-        return Inner(request, process)
+        cell = Inner(self, request, process)
+        self.cells.append(cell)
+        return cell
+
+    def remember(self, held: list[int], past: dict[str, int]) -> None:
+        """A cell has been made since; its descriptors get the numbers of the last ones."""
+        for new, old in zip(held, self.held or held, strict=True):
+            if new != old:
+                os.dup2(new, old, inheritable=False)
+                os.close(new)
+        self.held, self.past = self.held or held, past
+
+    def queued(self) -> int:
+        """Bytes that lie in queues of internet sockets, of all cells alive."""
+        return sum(queued(cell.pid) for cell in self.cells)
 
     def meet(self, crowd: bool) -> None:
         """Several may run at once from now on: nothing to do."""
@@ -1523,8 +1756,9 @@ class Inner(Cell):
     the program ends the init says so and ends, and with it every process of the cell.
     """
 
-    def __init__(self, request: Request, process: Process) -> None:
+    def __init__(self, walls: Namespaces, request: Request, process: Process) -> None:
         super().__init__(request, process)
+        self._walls = walls
         self._overhead = 0.0
         self._said_all = False
 
@@ -1548,6 +1782,9 @@ class Inner(Cell):
         uid, gid = os.getuid(), os.getgid()
         check(prctl(PR_SET_DUMPABLE, 1), "dumpable")  # or our own maps were not ours to write
         check(libc.unshare(NEW_NAMESPACES), "unshare")
+        for name, flag in NAMES_PAST.items():
+            if namespace(name) == self._walls.past.get(name):  # the next cannot be: this is there
+                check(libc.unshare(flag), "unshare")
         for name, text in (
             ("setgroups", "deny"),
             ("uid_map", f"{uid} {uid} 1"),
@@ -1577,6 +1814,7 @@ class Inner(Cell):
         mount("", "/proc", "", MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
         drop_capabilities()
         check(prctl(PR_SET_DUMPABLE, 0), "dumpable")
+        Once.faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         child = os.fork()
         if child == 0:
             self._become(fds)
@@ -1589,7 +1827,6 @@ class Inner(Cell):
 
     def _furnish(self, store: Store) -> None:
         """Have new file systems wherever a program can write, and the program's files."""
-        mount("", "/", "", MS_REC | MS_PRIVATE)
         mount("/proc", "/proc", "", MS_BIND | MS_REC)
         keep = os.open(KEEP, os.O_PATH | os.O_DIRECTORY)
         box, plain = self.request.box, MS_NOSUID | MS_NODEV
@@ -1601,6 +1838,7 @@ class Inner(Cell):
             os.write(fd, b"127.0.0.1 localhost\n::1 localhost\n")
             os.close(fd)
             mount(hosts, HOSTS, "", MS_BIND)
+            mount("", HOSTS, "", MS_REMOUNT | MS_BIND | MS_RDONLY | plain)
             os.unlink(hosts)
         room = f"size={box},nr_inodes={self.request.inodes},mode=700"
         mount("tmpfs", WORK, "tmpfs", plain, room)
@@ -1611,13 +1849,17 @@ class Inner(Cell):
         if os.path.isdir(QUEUES):
             mount("mqueue", QUEUES, "mqueue", plain | MS_NOEXEC)
         if os.path.isdir("/dev/pts"):
-            mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=666")
+            mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, PTYS)
+        # Devices can be used all the same, but bear no marks for others, such as a time.
+        mount("", "/dev", "", MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_STRICTATIME)
         check(libc.sethostname(b"sandbox", 7), "sethostname")
         put_files(self.process, store, keep, WORK)
-        rooms = [os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in (WORK, *SHARED)]
-        with_rooms = _socket.socket(fileno=os.dup(self._theirs))
-        message = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("=3i", *rooms))
-        with_rooms.sendmsg([ROOMS], [message])
+        paths = (WORK, *SHARED, *(f"/proc/self/ns/{name}" for name in NAMES_HELD))
+        fds = struct.pack(PASSED, *(os.open(path, os.O_RDONLY) for path in paths))
+        with_fds = _socket.socket(fileno=os.dup(self._theirs))
+        numbers = " ".join(str(namespace(name)) for name in NAMES_PAST)
+        rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fds)
+        with_fds.sendmsg([ROOMS + numbers.encode()], [rights])
 
     def _become(self, fds: dict[int, int]) -> None:
         """In the init's child: become the program."""
@@ -1643,14 +1885,18 @@ class Inner(Cell):
 
     def _hear(self) -> bytes:
         said, ancillary, _, _ = self._socket.recvmsg(
-            2048, _socket.CMSG_SPACE(12), _socket.MSG_CMSG_CLOEXEC
+            2048, _socket.CMSG_SPACE(struct.calcsize(PASSED)), _socket.MSG_CMSG_CLOEXEC
         )
         for _, _, data in ancillary:
-            self.rooms = list(struct.unpack(f"={len(data) // 4}i", data))
+            fds = list(struct.unpack(PASSED, data))
+            self.rooms = fds[: -len(NAMES_HELD)]
+            past = dict(zip(NAMES_PAST, map(int, said[1:].split()), strict=True))
+            self._walls.remember(fds[-len(NAMES_HELD) :], past)
         return said
 
     def settle(self) -> None:
         super().settle()
+        self.init = self.pid
         if os.waitpid(self._middle, 0)[1] != 0:
             raise Failure(f"{self.process.name} could not be started: {self._hear()!r}")
         self._socket.detach()
@@ -1703,9 +1949,14 @@ class Inner(Cell):
             return False
         if self.status is None:  # killed, by us or for want of memory or by a trick on itself
             self.end_with(SIGKILL, time.monotonic())
-        self.reaped = max(0.0, cpu_of(usage) - spent - self.head_start)
+        self.reaped = max(0.0, cpu_of(usage) - spent - self.head.cpu)
+        self.largest, self.faults = peak_of(usage), usage.ru_minflt
         self.gone = True
         return True
+
+    def leave(self) -> None:
+        super().leave()
+        self._walls.cells.remove(self)
 
 
 def put_files(process: Process, store: Store, keep: int, folder: str) -> None:
@@ -1758,6 +2009,10 @@ class Uids:
         self.cells.append(cell)
         return cell
 
+    def queued(self) -> int:
+        """As `Namespaces.queued`: they all use our network."""
+        return queued(os.getpid())
+
     @property
     def crowd(self) -> bool:
         """Whether several may run at once."""
@@ -1800,6 +2055,8 @@ class Uids:
             for cell in self.cells:
                 if cell.uid == found.si_uid or cell.pid == found.si_pid:
                     cell.reaped += cpu_of(usage)
+                    cell.largest = max(cell.largest, peak_of(usage))
+                    cell.faults += usage.ru_minflt
                 if cell.pid == found.si_pid:
                     cell.end_with(status, time.monotonic())
         return True
@@ -1946,7 +2203,7 @@ class Outer(Cell):
         if self.status is None:
             return False
         self._end()
-        self.reaped = max(0.0, self.reaped - self.head_start)
+        self.reaped = max(0.0, self.reaped - self.head.cpu)
         self.gone = True
         return True
 
@@ -2161,6 +2418,7 @@ class Turn:
         self.store = store
         self.cells: dict[str, Cell] = {}  # of the stage's processes
         self._walls = walls
+        self._meter = meter
         self._request = request
         self._stage = stage
         self._poll = select.poll()
@@ -2185,6 +2443,7 @@ class Turn:
             HostGone: nobody waits for it any more.
         """
         stage = self._stage
+        self._await_memory()
         askers = [process for process in stage.processes.values() if process.may_run]
         self._walls.meet(len(stage.processes) > 1 or bool(askers))
         learners = [name for name, p in stage.processes.items() if p.role == "learner"]
@@ -2209,6 +2468,19 @@ class Turn:
         for fd in self._draining:
             os.close(fd)
 
+    def _await_memory(self) -> None:
+        """Wait until there is what the processes may use: the kernel may be late to give back.
+
+        Raises:
+            Failure: there is not, which is no fault of theirs.
+        """
+        promised = sum(process.memory for process in self._stage.processes.values())
+        deadline = time.monotonic() + WIPE_TIMEOUT
+        while self._meter.limit() - self._meter.memory() < promised:
+            if time.monotonic() > deadline:
+                raise Failure(f"there is not the memory that {self._stage.name} may use")
+            time.sleep(SAMPLE)
+
     def _lay(self, fds: dict[str, dict[int, int]]) -> list[int]:
         """Make the pipes; return what is the programs' alone."""
         theirs = []
@@ -2226,8 +2498,11 @@ class Turn:
                 reader, writer = os.pipe()
                 fds[source.name][source.fd] = writer
                 fds[target.name][target.fd] = reader
-                theirs.append(writer)
-                self._drains.setdefault(self.cells[target.name], []).append(reader)
+                theirs += [reader, writer]
+                # Opened anew: the flags of the reader's own are the reader's.
+                flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+                drain = os.open(f"/proc/self/fd/{reader}", flags)
+                self._drains.setdefault(self.cells[target.name], []).append(drain)
         for name, cell in self.cells.items():
             if cell.process.may_run:
                 ours, other = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
@@ -2277,20 +2552,25 @@ class Turn:
         began = time.process_time()
         self.account.look()
         self._ask_kernel()
-        near = False
+        near = growing = False
         for cell in self._alive:
+            used, before = cell.memory + cell.borrowed, cell.recent
+            cell.recent = used
+            growing |= used > before + max(GROWTH, before // 20)
+            near |= 2 * used >= cell.process.memory
             if cell.cpu > GRACE * cell.process.cpu:
                 self.stop([cell], CPU)
             if cell.peak >= cell.process.memory:
                 self.stop([cell], MEMORY)
-            near |= 2 * (cell.memory + cell.borrowed) >= cell.process.memory
         # What no process shows, such as what lies in sockets, is some learner's. What our own
         # processes use is among it.
         allowed = sum(cell.process.memory + OURS for cell in self._alive)
         if self.account.used > allowed:
             self.stop([cell for cell in self._alive if cell.process.role == "learner"], MEMORY)
         near |= 2 * self.account.used >= allowed
-        self._pause = NEAR if near else min(2 * self._pause, SAMPLE)
+        self._pause = min(2 * self._pause, NEAR if near else SAMPLE)
+        if growing:
+            self._pause = GROWING
         took = time.process_time() - began
         self._look_at = time.monotonic() + max(self._pause, BUSY * took)
 
@@ -2298,6 +2578,8 @@ class Turn:
         """End whoever made the memory run out."""
         if victim := self.account.killed():
             victim.flags |= MEMORY
+            if victim.sole:  # it was quicker than our looks
+                victim.peak = max(victim.peak, victim.process.memory)
             self.stop([victim], MEMORY)
 
     def stop(self, cells: list[Cell], flag: int) -> None:
@@ -2389,7 +2671,6 @@ class Turn:
                 self._draining.remove(fd)
                 os.close(fd)
 
-        os.set_blocking(fd, False)
         self._draining.add(fd)
         self.watch(fd, select.POLLIN, on_rest)
 
@@ -2665,14 +2946,51 @@ def carry_out(request: Request, walls: "Walls", meter: Meter) -> None:
         for number, stages in enumerate(request.cases):
             run_stages(stages, number, turn_of)
             store.end_case()
-    send({"frame": "done"})
+    store.clear()
+
+
+class Fitness:
+    """Whether this container is after a request what it was before the first."""
+
+    def __init__(self, walls: "Walls | None", meter: Meter) -> None:
+        self._walls = walls
+        self._meter = meter
+        self._fds = os.listdir("/proc/self/fd")
+        self._kills = meter.kills()
+        self._memory = meter.memory() + meter.kernel()
+
+    def facts(self) -> dict[str, object]:
+        """What `done` says: whether it may serve again, what is in the way, and what it uses."""
+        memory = self._meter.memory() + self._meter.kernel()
+        why = self._why(memory)
+        return {"fit": not why, "why": why, "memory": memory}
+
+    def _why(self, memory: int) -> str:
+        if not isinstance(self._walls, Namespaces):
+            return "walls of uids serve once"
+        if survey():
+            return "a process is left"
+        for path, known in FOLDERS.items():
+            if os.path.isdir(path) and os.listdir(path) != known:
+                return f"something is left in {path}"
+        if os.listdir("/proc/self/fd") != self._fds:
+            return "descriptors are left open"
+        if self._meter.kills() != self._kills:
+            return "the kernel killed for want of memory"
+        if memory - self._memory > SWELL:
+            return f"{memory - self._memory} bytes are used more than at first"
+        return ""
 
 
 def serve() -> None:
     """Say what we are, and carry out requests until there are no more."""
     protect()
     meter = Meter()
+    kills = meter.kills()
     walls, why = find_walls()
+    if meter.kills() != kills:  # where there is more memory, there may be walls
+        raise Failure("memory ran out before anything was run")
+    fitness = Fitness(walls, meter)
     send(
         {
             "frame": "hello",
@@ -2687,6 +3005,7 @@ def serve() -> None:
         if walls is None:
             raise Failure(f"there are no walls to run anything behind: {why}")
         carry_out(request, walls, meter)
+        send({"frame": "done", **fitness.facts()})
 
 
 def main() -> int:

@@ -1,12 +1,12 @@
 """What is between two programs that run at once, or one after the other: everything."""
 
-import asyncio
-import contextlib
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
 from commserver.core.execution import (
+    MIB,
     Case,
     Descriptor,
     ExecutionRequest,
@@ -17,11 +17,13 @@ from commserver.core.execution import (
     Role,
     Stage,
 )
-from commserver.engine import frames
+from commserver.engine.budget import budget
 from commserver.engine.container import Container
 from commserver.engine.frames import Walls
+from commserver.engine.pool import Key
+from commserver.engine.room import needed
 from commserver.engine.wrapper import DockerWrapper
-from tests.integration.engine.conftest import ASK, Lab, alone, outputs, python, ran, said
+from tests.lab import ASK, Lab, alone, outputs, python, ran, said
 
 pytestmark = pytest.mark.docker
 
@@ -154,6 +156,17 @@ open(0).read()
 """
 
 
+async def test_no_namespace_has_a_number_of_the_program_before(lab: Lab) -> None:
+    if lab.walls is Walls.UIDS:
+        pytest.skip("there are no namespaces")
+
+    seen = [ran.stdout.split(b"\n")[0].split() for ran in await lab.run(*[NAMES] * 20)]
+
+    for one, other in pairwise(seen):
+        assert len(one) == 6
+        assert not set(one) & set(other)
+
+
 async def test_each_has_namespaces_or_a_uid_of_its_own(lab: Lab) -> None:
     show = python("show", (), PATIENT)
     names = ("grader", "one", "two")
@@ -179,10 +192,9 @@ async def test_each_has_namespaces_or_a_uid_of_its_own(lab: Lab) -> None:
     ]
     assert len(seen) == 6
     if lab.walls is Walls.NAMESPACES:
-        # Numbers of namespaces that are gone may be given again.
         for kinds in zip(*(lines[0].split() for lines in seen[:3]), strict=True):
             assert len(set(kinds)) == 3
-        assert {lines[1] for lines in seen} == {"200001 /box/work /box/work sandbox"}
+        assert {lines[1] for lines in seen} == {"200000 /box/work /box/work sandbox"}
         assert {lines[2] for lines in seen} == {"448 True True"}
     else:
         uids = [lines[1].split()[0] for lines in seen[:3]]
@@ -243,23 +255,26 @@ async def test_nothing_is_left_for_the_next_run(lab: Lab) -> None:
 async def test_a_container_carries_out_one_request_after_another(
     lab: Lab, wrapper: DockerWrapper
 ) -> None:
-    first, second = (
+    requests = [
         ExecutionRequest(
             "python",
             (File("look", FIND.encode()), File("in", text)),
             (Case("look", (alone(python("look"), Pipe(Resource("in"), Descriptor("look", 0))),)),),
         )
-        for text in (b"first", b"second")
-    )
+        for text in (b"first", b"second", b"third")
+    ]
     image = await wrapper.image("commserver/python:latest")
-    spec = lab.sandbox.spec(first, image.id, "warm", 2, lab.walls)
+    key = Key(image.id, 64 * MIB)
+    room = needed(budget(requests[0]), key.memory, lab.walls)
+    spec = lab.sandbox.spec(key, room, lab.walls, {}, 2)
 
-    async with Container(wrapper, spec, first) as warm:
-        reports = [await warm.execute()]
-        assert warm._attachment is not None
-        warm._attachment.writer.writelines(frames.pack_request(second, spec.settings()))
-        async with asyncio.timeout(30), contextlib.aclosing(warm._frames(1 << 20)) as incoming:
-            kinds = [await anext(incoming) for _ in range(3)]
+    async with Container(wrapper, spec) as warm:
+        found = []
+        for request in requests:
+            report = await warm.execute(request)
+            found.append(ran(report.cases[0]).stdout)
+            if not warm.fit:
+                break
 
-    assert ran(reports[0].cases[0]).stdout == kinds[1].body != b""
-    assert [type(frame.header) for frame in kinds] == [frames.Started, frames.Report, frames.Done]
+    assert warm.why == ("" if lab.walls is Walls.NAMESPACES else "walls of uids serve once")
+    assert found == [b"['look'] [] [] [] [] [1, 1, 1]\n"] * (1 if warm.why else 3)

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from commserver.engine.images import build_all
-from commserver.engine.sandbox import FreshSandbox
+from commserver.engine.sandbox import DockerSandbox
 from commserver.engine.wrapper import DockerWrapper
 from commserver.errors import ImageMissing, SandboxError
 from tests.conftest import ROOT
-from tests.integration.engine.conftest import DOUBLE
+from tests.lab import DOUBLE
 
 pytestmark = pytest.mark.docker
 
@@ -41,7 +41,7 @@ def write(folder: Path, name: str, dockerfile: str) -> None:
 
 
 async def test_a_teachers_own_image_can_be_used_at_once(
-    sandbox: FreshSandbox, wrapper: DockerWrapper, name: str, tmp_path: Path
+    sandbox: DockerSandbox, wrapper: DockerWrapper, name: str, tmp_path: Path
 ) -> None:
     said: list[str] = []
     write(tmp_path, name, "FROM commserver/python:latest\nUSER 1000\n")
@@ -54,10 +54,11 @@ async def test_a_teachers_own_image_can_be_used_at_once(
     assert name in await sandbox.languages()
     report = await sandbox.execute(replace(DOUBLE, image=name), run="own", slot=0)
     assert report.cases[0].stages[0].artifacts[0].content == b"42\n"
+    await sandbox.close()  # an image that a container waits with cannot be removed
 
 
 async def test_a_step_that_fails_is_told_with_what_it_printed(
-    sandbox: FreshSandbox, wrapper: DockerWrapper, name: str, tmp_path: Path
+    sandbox: DockerSandbox, wrapper: DockerWrapper, name: str, tmp_path: Path
 ) -> None:
     write(tmp_path, name, "ARG BASE\nFROM $BASE\nRUN echo the reason && exit 7\n")
 

@@ -1,6 +1,9 @@
-"""What a request may need beside its programs' own memory, before any of it is known."""
+"""What a request may need at most, before any of it is known."""
+
+from dataclasses import replace
 
 from commserver.core.execution import (
+    MIB,
     Artifact,
     Case,
     Descriptor,
@@ -15,7 +18,7 @@ from commserver.core.execution import (
     Stage,
     WorkFile,
 )
-from commserver.engine.budget import Budget, bounds, budget
+from commserver.engine.budget import CELL_MEMORY, Budget, bounds, budget
 
 PAGE = 4096
 SMALL = Limits(output=100, file_size=10 * PAGE, processes=3)
@@ -60,6 +63,7 @@ def test_an_artifact_is_bounded_by_what_it_comes_from() -> None:
 
 def test_a_request_needs_what_its_largest_case_and_stage_do() -> None:
     assert budget(REQUEST) == Budget(
+        using=2 * SMALL.memory + LARGE.memory + (2 + 12 + 10 + 4) * PAGE + 3 * CELL_MEMORY,
         # two pages of the source; program and log; said, out and copy of one case
         kept=(2 + 11 + 12) * PAGE,
         files=2 + 2 + 3,
@@ -67,7 +71,6 @@ def test_a_request_needs_what_its_largest_case_and_stage_do() -> None:
         entries=3,  # main, src, src/main.c
         # beside grader, the run that it asks for and player; two copies of the source to read
         copies=(2 + 12 + 10 + 4) * PAGE,
-        passing=200 + 4 * 5000,
         body=100 + 10 * PAGE,  # said and copy
         processes=3 + 20 + 3,
         cells=3,
@@ -78,5 +81,40 @@ def test_a_request_of_one_program_needs_little() -> None:
     process = Process("p", ("p",), SMALL)
 
     assert budget(ExecutionRequest("c", (), (Case("one", (Stage("s", (process,)),)),))) == Budget(
-        kept=0, files=0, placed=0, entries=0, copies=0, passing=0, body=0, processes=3, cells=1
+        using=SMALL.memory + CELL_MEMORY,
+        kept=0,
+        files=0,
+        placed=0,
+        entries=0,
+        copies=0,
+        body=0,
+        processes=3,
+        cells=1,
     )
+
+
+def test_what_is_used_at_once_is_used_in_one_stage() -> None:
+    """A compiler's memory and what the programs have beside them are no one's together."""
+    large = Limits(memory=512 * MIB, file_size=32 * MIB)
+    gcc = replace(BUILD.processes[0], limits=large)
+    run = Process("run", ("./main",), Limits(memory=64 * MIB), (PROGRAM,))
+    request = replace(
+        REQUEST,
+        prepare=(replace(BUILD, processes=(gcc,)),),
+        cases=(Case("one", (Stage("run", (run,)),)),),
+    )
+
+    assert budget(request).copies == 32 * MIB
+    assert budget(request).using == 512 * MIB + 2 * PAGE + CELL_MEMORY
+
+
+def test_what_passes_through_the_runner_costs_it_twice_as_much_above_a_bound() -> None:
+    def using(output: int) -> int:
+        process = Process("p", ("p",), Limits(output=output))
+        pipe = Pipe(Descriptor("p", 1), Artifact("out"))
+        return budget(
+            ExecutionRequest("c", (), (Case("one", (Stage("s", (process,), (pipe,)),)),))
+        ).using
+
+    assert using(4 * MIB) == using(0)
+    assert using(5 * MIB) == using(0) + 2 * MIB

@@ -3,6 +3,8 @@
 import errno
 import fcntl
 import os
+import socket
+import stat
 import time
 from pathlib import Path
 
@@ -53,6 +55,31 @@ def test_plain_files_are_taken(root: int, path: str, content: bytes) -> None:
 def test_nothing_else_is_taken(root: int, path: str) -> None:
     with pytest.raises(OSError):  # noqa: PT011 -- which one does not matter
         runner.open_artifact(root, path, limit=100)
+    os.close(root)
+
+
+@pytest.mark.parametrize(
+    "kind", [stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK], ids=stat.filemode
+)
+def test_what_is_more_than_a_file_is_not_taken(tmp_path: Path, kind: int) -> None:
+    """Not even opened: with some devices that alone does something."""
+    path = tmp_path / "special"
+    if kind == stat.S_IFSOCK:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+    else:
+        try:
+            os.mknod(path, kind | 0o666, os.makedev(1, 3))  # would be /dev/null, if of characters
+        except PermissionError:
+            pytest.skip("this takes a user who may make devices")
+    assert stat.S_IFMT(path.stat().st_mode) == kind
+    mode = path.stat().st_mode
+    root = os.open(tmp_path, os.O_RDONLY)
+
+    with pytest.raises(FileNotFoundError):
+        runner.open_artifact(root, "special", limit=100)
+
+    assert path.stat().st_mode == mode
     os.close(root)
 
 
@@ -121,7 +148,7 @@ def test_what_is_put_somewhere_is_copied(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(KeyError):
         store.size("c")
     assert len(os.listdir(tmp_path / "keep")) == 1
-    assert runner.Store() is not store
+    store.clear()
     assert os.listdir(tmp_path / "keep") == []
 
 
@@ -146,3 +173,9 @@ def test_emptying_has_an_end(tmp_path: Path) -> None:
 
     with pytest.raises(runner.Failure):
         runner.empty(str(tmp_path), time.monotonic() - 1)
+
+
+def test_a_file_is_read_whole_though_it_comes_in_pieces(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x" * 3 * runner.CHUNK)
+
+    assert len(runner.read(str(tmp_path / "file"))) == 3 * runner.CHUNK

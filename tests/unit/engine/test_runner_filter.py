@@ -14,9 +14,10 @@ ALLOW, KILL = 0x7FFF0000, 0x80000000
 EPERM, ENOSYS = 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
 
 
-def answer(program: bytes, number: int, architecture: int, argument: int = 0) -> int:
+def answer(program: bytes, number: int, architecture: int, *arguments: int) -> int:
     """What the kernel would make of a system call."""
-    data = struct.pack("<IIQ6Q", number, architecture, 0, argument, *[0] * 5)
+    rest = [0] * (6 - len(arguments))
+    data = struct.pack("<IIQ6Q", number, architecture, 0, *arguments, *rest)
     steps = list(struct.iter_unpack("=HBBI", program))
     accumulator = place = 0
     while True:
@@ -35,10 +36,10 @@ def answer(program: bytes, number: int, architecture: int, argument: int = 0) ->
             place += if_true if met else if_false
 
 
-def ask(machine: str, number: int, argument: int = 0) -> int:
+def ask(machine: str, number: int, *arguments: int) -> int:
     """What a machine's filter makes of a call of its own kind."""
     program = runner.filter_program(machine)
-    return answer(program, number, runner.ARCHITECTURES[machine], argument)
+    return answer(program, number, runner.ARCHITECTURES[machine], *arguments)
 
 
 # ptrace, mount, bpf, keyctl, io_uring_setup, userfaultfd; read, execve, exit_group
@@ -98,3 +99,28 @@ def test_every_number_stands_once() -> None:
 def test_an_unknown_machine_has_no_filter() -> None:
     with pytest.raises(runner.Failure, match="riscv64"):
         runner.filter_program("riscv64")
+
+
+# setpriority, ioprio_set, sched_setscheduler, sched_setaffinity, prlimit64, setsockopt
+GUARDED = {X86_64: (141, 251, 144, 203, 302, 54), AARCH64: (140, 30, 119, 122, 261, 208)}
+
+
+@pytest.mark.parametrize("machine", [X86_64, AARCH64])
+def test_nobody_slows_down_their_init_or_has_filters_compiled(machine: str) -> None:
+    priority, io, scheduler, affinity, limits, option = GUARDED[machine]
+    high = 1 << 32
+
+    denied = [
+        (priority, 0, 1), (priority, 0, high | 1), (priority, 2, 0), (priority, 2, 7),
+        (io, 1, 1), (io, 3, 0),
+        (scheduler, 1), (scheduler, high | 1), (affinity, 1), (limits, 1),
+        *((option, 5, 1, name) for name in (26, 50, 51, 52)),
+    ]  # fmt: skip
+    allowed = [
+        (priority, 0, 0), (priority, 0, 2), (priority, 1, 1), (io, 1, 0), (io, 1, 7),
+        (scheduler, 0), (scheduler, 2), (affinity, 0), (limits, 0), (limits, 12),
+        (option, 5, 1, 2), (option, 5, 41, 26), (option, 1, 6, 50),
+    ]  # fmt: skip
+
+    assert {ask(machine, *call) for call in denied} == {EPERM}
+    assert {ask(machine, *call) for call in allowed} == {ALLOW}

@@ -1,156 +1,32 @@
 """What is made of what a runner says, in order and out of it: the engine is a few sockets."""
 
-import asyncio
-import json
-import socket
-import struct
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
-from commserver.core.execution import (
-    Artifact,
-    Case,
-    Descriptor,
-    ExecutionRequest,
-    File,
-    Flag,
-    Limits,
-    Pipe,
-    Process,
-    Resource,
-    Stage,
-    Stop,
-)
+from commserver.core.execution import Case, Flag, Stop
 from commserver.engine import container, frames
 from commserver.engine.frames import Walls
-from commserver.engine.sandbox import FreshSandbox
-from commserver.engine.wrapper import (
-    Attachment,
-    ContainerState,
-    DockerWrapper,
-    EngineInfo,
-    ImageInfo,
-)
+from commserver.engine.sandbox import DockerSandbox, Isolation
 from commserver.errors import SandboxError, SandboxLost
-
-PROCESS = Process("p", ("./p",), Limits(output=10))
-STAGE = Stage(
-    "s",
-    (PROCESS,),
-    (
-        Pipe(Resource("input"), Descriptor("p", 0)),
-        Pipe(Descriptor("p", 1), Artifact("out")),
-    ),
+from tests.unit.engine.conftest import Make
+from tests.unit.engine.fake_engine import (
+    AGAIN,
+    ALL,
+    CASES,
+    PREPARED,
+    REQUEST,
+    STAGE,
+    Engine,
+    done,
+    frame,
+    hello,
+    stage,
 )
-AGAIN = Stage("t", (PROCESS,), (Pipe(Resource("out"), Descriptor("p", 0)),))
-REQUEST = ExecutionRequest(
-    "python", (File("input", b"21"),), (Case("one", (STAGE, AGAIN)), Case("two", (STAGE, AGAIN)))
-)
-PREPARED = replace(REQUEST, prepare=(Stage("build", (PROCESS,)),))
 
 
-class Engine(DockerWrapper):
-    """Starts nothing: what each container's runner says is written down beforehand.
-
-    created: the configurations of all containers. told: what each runner was sent.
-    """
-
-    def __init__(self, *says: Sequence[bytes], security_options: tuple[str, ...] = ()) -> None:
-        super().__init__("unix:///nowhere")
-        self.created: list[Mapping[str, Any]] = []
-        self.asked = 0
-        self.discarded = 0
-        self._says = list(says)
-        self._options = security_options
-        self._ends: list[socket.socket] = []
-
-    async def image(self, name: str) -> ImageInfo:
-        return ImageInfo("sha256:1", (name,), {})
-
-    async def info(self) -> EngineInfo:
-        self.asked += 1
-        return EngineInfo("1", "1.41", "6", "amd64", 2, 1, 1, self._options)
-
-    async def create(self, name: str, config: Mapping[str, Any]) -> str:
-        self.created.append(config)
-        return f"id of {name}"
-
-    async def attach(self, name: str) -> Attachment:
-        ours, theirs = socket.socketpair()
-        self._ends.append(theirs)
-        data = b"".join(self._says.pop(0))
-        theirs.sendall(struct.pack(">BxxxI", frames.STDOUT, len(data)) + data)
-        return Attachment(*await asyncio.open_connection(sock=ours))
-
-    async def start(self, name: str) -> None:
-        return
-
-    async def state(self, name: str, deadline: float | None = None) -> ContainerState:
-        return ContainerState("running", 0, False, "")
-
-    async def discard(self, name: str, deadline: float = 20.0) -> None:
-        self.discarded += 1
-
-    def close(self) -> None:
-        for end in self._ends:
-            end.close()
-        super().close()
-
-
-def frame(kind: str, body: bytes = b"", **header: Any) -> bytes:
-    """One frame of a runner's."""
-    head = json.dumps({"frame": kind, **header}).encode()
-    return struct.pack(">II", len(head), len(body)) + head + body
-
-
-def hello(walls: str = "namespaces", runner: str = frames.RUNNER_VERSION) -> bytes:
-    cgroup = {"version": 1, "cpu": True, "memory": True, "kills": True}
-    why = "" if walls else "user namespaces:\x1b[31m EPERM"
-    return frame("hello", runner=runner, python="3.11.2", cgroup=cgroup, walls=walls, why=why)
-
-
-def stage(case: int, number: int, *, flags: int = 0, out: bytes | None = None) -> bytes:
-    """A stage that begins and ends."""
-    ended = {"exit": 0, "cpu": 0.1, "real": 0.2, "memory": 1, "flags": flags}
-    process = {**ended, "stopped": False, "ended": 0.2, "runs": []}
-    left = [] if out is None else [{"size": len(out), "missing": False, "sent": len(out)}]
-    report = frame(
-        "report", out or b"", case=case, stage=number, processes=[process], artifacts=left
-    )
-    return frame("started", case=case, stage=number) + report
-
-
-def done() -> bytes:
-    return frame("done")
-
-
-ALL = [
-    *(hello(), stage(0, 0, out=b"42"), stage(0, 1)),
-    *(stage(1, 0, out=b"43"), stage(1, 1), done()),
-]
-
-Make = Callable[..., Engine]
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[Make]:
-    """Makes engines, and closes them."""
-    engines: list[Engine] = []
-
-    def make(*says: Sequence[bytes], **options: Any) -> Engine:
-        engines.append(Engine(*says, **options))
-        return engines[-1]
-
-    yield make
-    for made in engines:
-        made.close()
-
-
-def sandbox(engine: Engine, walls: Walls | None = None) -> FreshSandbox:
-    return FreshSandbox(engine, site="s" * 32, boot="b" * 32, walls=walls)
+def sandbox(engine: Engine, walls: Walls | None = None, *, nested: bool = False) -> DockerSandbox:
+    return DockerSandbox(engine, site="s" * 32, boot="b" * 32, nested=nested, walls=walls)
 
 
 async def test_reports_of_stages_become_reports_of_cases(engine: Make) -> None:
@@ -249,28 +125,43 @@ async def test_an_image_with_another_runner_has_to_be_built_again(engine: Make) 
 async def test_where_namespaces_are_forbidden_uids_are_the_walls_from_then_on(
     engine: Make,
 ) -> None:
-    made = engine([hello("")], [hello("uids"), *ALL[1:]], [hello("uids"), *ALL[1:]])
-    fallen_back = sandbox(made)
+    apart = [hello("uids"), *CASES, done("walls of uids serve once")]
+    made = engine([hello("")], apart, apart)
+    fallen_back = sandbox(made, nested=True)
 
     first = await fallen_back.execute(REQUEST, run="r", slot=3)
     second = await fallen_back.execute(REQUEST, run="r", slot=3)
 
-    assert fallen_back.walls is Walls.UIDS
+    assert (fallen_back.walls, fallen_back.isolation) == (Walls.UIDS, Isolation.FRESH_UID)
     assert [report.isolation for report in (first, second)] == ["fresh-uid"] * 2
-    assert [config["User"] for config in made.created] == ["200003:200003", "0:0", "0:0"]
+    assert [config["User"] for config in made.created] == ["200000:200000", "0:0", "0:0"]
     assert made.discarded == 3
+
+
+async def test_walls_that_could_be_built_before_are_not_given_up(engine: Make) -> None:
+    """A host that is out of something for a moment is none that forbids them."""
+    made = engine(ALL, [hello("")], ALL)
+    walled = sandbox(made)
+    await walled.execute(REQUEST, run="r", slot=0)
+
+    with pytest.raises(SandboxError, match="no namespaces here"):
+        await walled.execute(REQUEST, run="r", slot=0)
+    again = await walled.execute(REQUEST, run="r", slot=0)
+
+    assert (again.isolation, walled.walls) == ("fresh", Walls.NAMESPACES)
 
 
 async def test_where_namespaces_are_there_they_are_used(engine: Make) -> None:
     made = engine(ALL, ALL)
     walled = sandbox(made)
-    assert walled.walls is None
+    assert (walled.walls, walled.isolation) == (None, None)
 
     for _ in range(2):
         await walled.execute(REQUEST, run="r", slot=0)
 
-    assert walled.walls is Walls.NAMESPACES
-    assert {config["User"] for config in made.created} == {"200000:200000"}
+    assert (walled.walls, walled.isolation) == (Walls.NAMESPACES, Isolation.FRESH)
+    assert [config["User"] for config in made.created] == ["200000:200000", "200001:200001"]
+    assert made.discarded == 2
 
 
 @pytest.mark.parametrize("walls", [Walls.NAMESPACES, Walls.UIDS])
@@ -297,23 +188,24 @@ async def test_an_engine_is_asked_once_whether_it_confines_by_apparmor(engine: M
         assert "apparmor=unconfined" in config["HostConfig"]["SecurityOpt"]
 
 
-@pytest.mark.parametrize(
-    ("request_", "message"),
-    [
-        (replace(REQUEST, cases=()), "cannot be carried out: cases: there is nothing to run"),
-        (
-            replace(REQUEST, cases=(Case("x" * 1024, (STAGE,)),)),
-            "cannot be carried out: cases: the request is longer than",
-        ),
-    ],
-)
-async def test_what_cannot_be_carried_out_costs_no_container(
-    engine: Make, monkeypatch: pytest.MonkeyPatch, request_: ExecutionRequest, message: str
+async def test_what_cannot_be_carried_out_costs_no_container(engine: Make) -> None:
+    made = engine()
+
+    with pytest.raises(SandboxError, match="cannot be carried out: cases: there is nothing to run"):
+        await sandbox(made).execute(replace(REQUEST, cases=()), run="r", slot=0)
+
+    assert made.created == []
+
+
+@pytest.mark.parametrize("nested", [False, True])
+async def test_a_request_that_cannot_be_said_leaves_nothing(
+    engine: Make, monkeypatch: pytest.MonkeyPatch, nested: bool
 ) -> None:
     monkeypatch.setattr(frames, "MAX_REQUEST_HEADER", 1024)
     made = engine([hello()])
+    long = replace(REQUEST, cases=(Case("x" * 1024, (STAGE,)),))
 
-    with pytest.raises(SandboxError, match=message):
-        await sandbox(made).execute(request_, run="r", slot=0)
+    with pytest.raises(SandboxError, match="carried out: cases: the request is longer than"):
+        await sandbox(made, nested=nested).execute(long, run="r", slot=0)
 
-    assert made.created == []
+    assert made.discarded == 1

@@ -21,6 +21,7 @@ from commserver.core.states import State
 from commserver.core.verdicts import Broken, Cause, Completed, Failure, Fault, Status
 from commserver.errors import ImageMissing, SandboxError, SandboxLost, SandboxUnavailable
 from commserver.graders.content import Content
+from commserver.services import docker_manager
 from commserver.services.docker_manager import RECORD_LEASE, RECORD_PAUSES
 from commserver.services.reruns import PATIENCE
 from commserver.services.run_service import lease_for
@@ -866,6 +867,38 @@ async def test_a_run_that_is_being_taken_just_then_is_put_back(
     assert engine.running == 0
 
 
+async def test_engines_are_closed_once_nothing_is_executed_any_more(
+    tmp_path: Path, engine: FakeSandbox
+) -> None:
+    other = FakeSandbox("other")
+    async with Shop(tmp_path, engine, other).open() as shop:
+        engine.hang()
+        await shop.submit("a")
+        await until(lambda: engine.running == 1)
+        draining = asyncio.create_task(shop.manager.drain(60.0))
+        await settle()
+        assert (engine.closed, other.closed) == (0, 0)
+
+        engine.resume()
+        await draining
+        await until(shop.closed.is_set)
+
+    assert (engine.closed, other.closed) == (1, 1)
+
+
+async def test_an_engine_that_cannot_be_closed_holds_nobody_up(
+    shop: Shop, engine: FakeSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker_manager, "CLOSE_DEADLINE", 0.01)
+    monkeypatch.setattr(engine, "close", asyncio.Event().wait)
+
+    with capture_logs() as logs:
+        await shop.manager.drain(0.0)
+        await asyncio.wait_for(shop.closed.wait(), 5.0)
+
+    assert "engines_not_closed" in [entry["event"] for entry in logs]
+
+
 async def test_draining_with_nothing_to_do_ends_at_once(shop: Shop) -> None:
     await shop.manager.drain(60.0)
 
@@ -911,6 +944,7 @@ async def test_a_manager_that_is_cancelled_puts_its_runs_back(
         await until(lambda: engine.running)
 
     assert engine.cancelled == ["a"]
+    assert engine.closed == 1
     assert shop.board.state(RunId("a")) is State.QUEUED
     assert shop.tries("a") == 0
 

@@ -77,14 +77,23 @@ async def test_engines_say_what_they_have_and_how_busy_they_are(tmp_path: Path) 
     probe = probes.engines(shop.manager, shop.dispatcher)
     before = await one(probe)
     assert before.problem == "engine engine is down: it has not answered yet"
+    engine.isolation = None
 
     async with shop.open():
         await shop.submit("a", RIGHT)
         await until(lambda: engine.running == 1)
         item = await one(probe)
         assert item.says == "up, 1 of 2 slots busy, images c, python"
-        assert item.values == {"up": True, "slots": 2, "busy": 1, "images": "c python"}
+        assert item.values == {
+            **{"up": True, "slots": 2, "busy": 1, "images": "c python"},
+            "isolation": "",
+        }
         assert item.problem == ""
+
+        engine.isolation = "nested"
+        item = await one(probe)
+        assert item.says == "up, 1 of 2 slots busy, images c, python, isolation nested"
+        assert item.values["isolation"] == "nested"
 
         engine.down = True
         shop.clock.advance(5.0)
