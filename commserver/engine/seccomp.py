@@ -24,7 +24,8 @@ ORIGIN = (
 ARCHITECTURES = ("SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64")
 
 # What Docker allows and we do not: the usual ways to escape, and below them what counts against
-# limits that the whole host shares (asynchronous I/O) or hides memory from the cgroup.
+# limits that the whole host shares (asynchronous I/O), hides memory from the cgroup, or lets one
+# empty the host's cache of the image.
 FORBIDDEN = frozenset(
     {
         "fanotify_mark",
@@ -37,6 +38,8 @@ FORBIDDEN = frozenset(
         "ptrace",
         "socketcall",
         #
+        "fadvise64",
+        "fadvise64_64",
         "io_cancel",
         "io_destroy",
         "io_getevents",
@@ -48,10 +51,13 @@ FORBIDDEN = frozenset(
     }
 )
 
-# The families that a program may open, for `network: none` leaves it a loopback at most. One rule
-# each: two conditions on one argument would be ORed, and a range ("above 40") lets 2³² + 38 pass,
-# of which the kernel reads only the lower half: AF_ALG.
-FAMILIES = {"AF_UNIX": 1, "AF_INET": 2, "AF_INET6": 10, "AF_NETLINK": 16}
+# The families that a program may open, for `network: none` leaves it a loopback at most: not
+# AF_NETLINK, whose queues no cgroup counts. One rule each: two conditions on one argument would be
+# ORed, and a range ("above 40") lets 2³² + 38 pass, of which the kernel reads only the lower half:
+# AF_ALG. Of what goes over a loopback only the protocols whose queues can be seen.
+AF_UNIX = 1
+INTERNET = {"AF_INET": 2, "AF_INET6": 10}
+PROTOCOLS = {"any": 0, "IPPROTO_TCP": 6, "IPPROTO_UDP": 17}
 
 # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET.
 CLONE_NEW = 0x7E020000
@@ -91,8 +97,12 @@ def derive(default: dict[str, Any]) -> dict[str, Any]:
     rules.append(allow("clone", args=[argument(0, CLONE_NEW, "SCMP_CMP_MASKED_EQ", valueTwo=0)]))
     # glibc and the JVM fall back to clone, whose flags a filter can read.
     rules.append({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS})
-    rules += [allow("socket", args=[argument(0, number)]) for number in FAMILIES.values()]
-    rules.append(allow("socketpair", args=[argument(0, FAMILIES["AF_UNIX"])]))
+    rules += [allow(name, args=[argument(0, AF_UNIX)]) for name in ("socket", "socketpair")]
+    rules += [
+        allow("socket", args=[argument(0, family), argument(2, protocol)])
+        for family in INTERNET.values()
+        for protocol in PROTOCOLS.values()
+    ]
     return {
         "origin": ORIGIN,
         "defaultAction": "SCMP_ACT_ERRNO",

@@ -1,5 +1,6 @@
 """Programs that flood their outputs, the disk, or the names of their files."""
 
+import unicodedata
 from dataclasses import replace
 
 import pytest
@@ -19,7 +20,11 @@ from commserver.core.execution import (
     Stage,
     WorkFile,
 )
-from tests.integration.engine.conftest import (
+from commserver.core.verdicts import Status
+from tests.hostile.conftest import Room
+from tests.hostile.corpus.escape import PASSES_FOR_A_LOG
+from tests.hostile.corpus.files import MUCH, ODD, SOURCES, TEXTS
+from tests.lab import (
     Lab,
     alone,
     check_all_is_well,
@@ -28,7 +33,7 @@ from tests.integration.engine.conftest import (
     ran,
 )
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.asyncio(loop_scope="session")]
 
 
 async def test_floods_are_cut_at_the_limit(lab: Lab) -> None:
@@ -83,93 +88,47 @@ async def test_standard_input_is_given_whole_or_not_at_all(lab: Lab) -> None:
     assert {ran.end for ran in (echo, counter, unread, closed, slow, by_name)} == {(0, 0)}
 
 
-async def test_giants_and_multitudes_stay_in_their_bounds(lab: Lab) -> None:
-    giants, allocated, many, deep, after = await lab.run(
-        # Python ignores SIGXFSZ, hence an error rather than an end.
-        """
-import os
-for size in (1 << 40, 1 << 62):
-    try: os.truncate(os.open("sparse", os.O_CREAT | os.O_RDWR), size)
-    except (OSError, TypeError): print("refused")
-try:
-    with open("sparse", "wb") as file: file.truncate(1 << 40)
-except OSError as error: print(error.strerror)
-""",
-        """
-import os
-file = os.open("/tmp/allocated", os.O_CREAT | os.O_RDWR)
-try: os.posix_fallocate(file, 0, 30 << 20)
-except OSError as error: print(error.strerror)
-""",
-        """
-import os
-for folder in (".", "/tmp", "/dev/shm"):
-    count = 0
-    try:
-        while True:
-            os.close(os.open(f"{folder}/{count}", os.O_CREAT | os.O_WRONLY))
-            count += 1
-    except OSError as error:
-        print(folder, error.strerror, count < 20_000)
-""",
-        """
-import os
-for _ in range(3_000):
-    os.mkdir("a" * 200); os.chmod(".", 0o300); os.chdir("a" * 200)
-os.chmod(".", 0)
-print("deep")
-""",
-        "import os; print(os.listdir(), os.listdir('/tmp'), os.listdir('/dev/shm'))",
-        limits=Limits(cpu=5.0, real=30.0, file_size=32 * MIB),
-    )
-
-    assert giants.stdout.endswith(b"File too large\n")
-    assert (allocated.end, allocated.stdout) == ((0, 0), b"No space left on device\n")
-    assert many.stdout == b"".join(
-        b"%s No space left on device True\n" % folder for folder in (b".", b"/tmp", b"/dev/shm")
-    )
-    assert deep.stdout == b"deep\n"
-    assert (after.end, after.stdout) == ((0, 0), b"['4.py'] [] []\n")
+LOOK_ROUND = """
+import os, sys
+for folder in (".", "/tmp", "/dev/shm", "/dev/mqueue", "/dev/pts"):
+    for name in os.listdir(folder):
+        if name not in (os.path.basename(sys.argv[0]), "ptmx"): print(folder, name)
+for kind in ("shm", "msg", "sem"):
+    print(*open(f"/proc/sysvipc/{kind}").readlines()[1:], end="")
+"""
 
 
-async def test_a_file_above_its_bound_is_an_output_verdict(lab: Lab) -> None:
-    compiled = await lab.compile(
-        """
-        #include <fcntl.h>
-        #include <unistd.h>
-        int main(void) { return ftruncate(open("x", O_CREAT | O_WRONLY, 0600), 1L << 40); }
-        """,
-        (),
-    )
+async def test_nothing_of_the_corpus_is_left_for_the_next_case(lab: Lab) -> None:
+    entries = [entry for entry in (*MUCH, *ODD) if entry.status is Status.ACCEPTED]
+    programs = [text for entry in entries for text in (entry.files["main.py"], LOOK_ROUND)]
 
-    assert [case.end for case in compiled.cases] == [(-25, Flag.OUTPUT)]
+    report = await lab.run(*programs, limits=Limits(cpu=3.0, real=20.0))
+
+    for entry, left, looked in zip(entries, report[::2], report[1::2], strict=True):
+        assert (entry.name, left.end, left.stdout) == (entry.name, (0, 0), b"nothing\n")
+        assert (entry.name, looked.end, looked.stdout) == (entry.name, (0, 0), b"")
 
 
-async def test_odd_names_and_modes_are_wiped(lab: Lab) -> None:
-    odd, after = await lab.run(
-        r"""
-import os
-for folder in (b".", b"/tmp", b"/dev/shm"):
-    for name in (b"new\nline", b"\xff\xfe", b"-rf", b"*", b"\x1b[2J", b" ", b"x" * 255, b"..."):
-        path = folder + b"/" + name
-        os.mkdir(path)
-        os.mkdir(path + b"/inner")
-        open(path + b"/inner/file", "w").close()
-        os.symlink(b"/opt/commserver", path + b"/link")
-        os.mkfifo(path + b"/fifo")
-        os.chmod(path + b"/inner", 0o7000)
-        os.chmod(path, 0o7000)
-print("odd")
-""",
-        "import os; print(os.listdir(), os.listdir('/tmp'), os.listdir('/dev/shm'))",
-    )
+DECEIVING = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
-    assert odd.stdout == b"odd\n"
-    assert (after.end, after.stdout) == ((0, 0), b"['1.py'] [] []\n")
+
+async def test_a_log_is_text_and_nothing_else(rooms: dict[str, Room]) -> None:
+    room = rooms["nested"]
+    await room.open()
+
+    for entry in (*TEXTS, *SOURCES, PASSES_FOR_A_LOG):
+        log = (await room.submit(entry)).log
+
+        unfit = {char for char in log if unicodedata.category(char) in ("Cc", "Cs")} - set("\n\t")
+        assert (entry.name, unfit, set(log) & set(DECEIVING)) == (entry.name, set(), set())
+        # And none of its lines passes itself off as one of ours.
+        ours = [line for line in log.splitlines() if line.startswith("one: ")]
+        assert len(ours) == (entry.status is not Status.COMPILE_ERROR)
+    await room.check_nothing_is_left()
 
 
 ARTIFACTS = r"""
-import os
+import os, socket
 os.mkdir("folder"); os.mkdir("sub"); os.mkdir("sub/dir")
 open("plain", "w").write("plain")
 open("setuid", "w").write("setuid"); os.chmod("setuid", 0o6777)
@@ -179,6 +138,7 @@ os.symlink("plain", "symlink"); os.symlink("/etc/passwd", "passwd"); os.symlink(
 open("linked", "w").write("x"); os.link("linked", "hard")
 os.link("given", "hardGiven")
 os.mkfifo("fifo")
+socket.socket(socket.AF_UNIX).bind("socket")
 with open("holes", "wb") as file:
     file.truncate(20_000); file.seek(10_000); file.write(b"x")
 os.chmod(".", 0)
@@ -196,6 +156,7 @@ NOT_THERE = (
     "given",
     "hardGiven",
     "fifo",
+    "socket",
     "nothing",
     "linked/x",
 )
@@ -314,7 +275,7 @@ while time.monotonic() < end:
     except BlockingIOError: pass
 if writes: time.sleep(60)
 """
-    limits = Limits(cpu=3.0, real=2.0)
+    limits = Limits(cpu=3.0, real=1.0)
     thief = python("steal", limits=limits)
     judge = replace(python("judge", limits=limits), role=Role.GRADER)
     to_judge = Pipe(Descriptor("steal", 1), Descriptor("judge", 0))

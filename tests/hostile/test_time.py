@@ -1,19 +1,18 @@
-"""Programs that want time and processes: each ends with its exact verdict."""
+"""What is reported of programs that want time and processes, beyond their verdicts."""
 
 import pytest
 
 from commserver.core.execution import Flag, Limits
 from commserver.engine.frames import Walls
-from tests.integration.engine.conftest import BURNING, Lab, check_all_is_well
+from tests.lab import BURNING, Lab
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.asyncio(loop_scope="session")]
 
 KILLED = -9
 
 
 async def test_what_burns_is_ended_by_its_cpu_limit(lab: Lab) -> None:
     burning = await lab.run(
-        "while True: pass",
         # The parent sleeps, the children burn, and nobody waits for them.
         """
 import os, time
@@ -21,13 +20,6 @@ for _ in range(3):
     if os.fork() == 0:
         while True: pass
 time.sleep(60)
-""",
-        """
-import signal
-for number in range(1, 65):
-    try: signal.signal(number, signal.SIG_IGN)
-    except (OSError, ValueError): pass
-while True: pass
 """,
         # Each child is gone before it is seen, and nobody is told what it used.
         """
@@ -54,36 +46,21 @@ async def test_a_program_may_go_on_a_little_beyond_its_limit(lab: Lab) -> None:
     (ran,) = await lab.run(
         """
 import time
-while time.process_time() < 1.04: pass
+while time.process_time() < 0.62: pass
 print("by itself")
 """,
-        limits=Limits(cpu=1.0, real=30.0),
+        limits=Limits(cpu=0.6, real=30.0),
     )
 
     assert (ran.end, ran.report.stopped, ran.stdout) == ((0, Flag.CPU), False, b"by itself\n")
 
 
 async def test_what_waits_is_ended_by_its_real_limit(lab: Lab) -> None:
-    waiting = await lab.run(
-        "import time; time.sleep(60)",
-        "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)",
-        # Both outputs closed: an end of file is not an end.
-        "import os, time; os.close(1); os.close(2); time.sleep(60)",
-        "import os; os.closerange(0, 256)\nimport signal; signal.pause()",
-        """
-import signal, time
-for number in range(1, 65):
-    try: signal.signal(number, signal.SIG_IGN)
-    except (OSError, ValueError): pass
-time.sleep(60)
-""",
-        limits=Limits(cpu=0.3, real=0.4),
-    )
+    (waiting,) = await lab.run("import time; time.sleep(60)", limits=Limits(cpu=0.3, real=0.3))
 
-    for ran in waiting:
-        assert ran.end == (KILLED, Flag.REAL)
-        assert ran.report.stopped
-        assert ran.report.real >= 0.4
+    assert waiting.end == (KILLED, Flag.REAL)
+    assert waiting.report.stopped
+    assert waiting.report.real >= 0.3
 
 
 async def test_busy_threads_are_added_up(lab: Lab) -> None:
@@ -108,31 +85,27 @@ async def test_busy_threads_are_added_up(lab: Lab) -> None:
     assert 0.33 < case.report.cpu < 0.6
 
 
-async def test_a_fork_bomb_harms_nobody(lab: Lab) -> None:
-    polite, rude, after = await lab.run(
+async def test_a_fork_bomb_does_not_reach_the_next_case(lab: Lab) -> None:
+    bomb, after = await lab.run(
         """
 import os
-while True:
-    try: os.fork()
-    except OSError: pass
+try:
+    while True: os.fork()
+except OSError: pass
+while True: pass
 """,
-        # Each child leaves its parent at once: they are nobody's but ours.
+        # By then it is the only one: whatever it forks has a place, up to its own limit.
         """
-import os
-os.setsid()
-while True:
-    try:
-        if os.fork(): os._exit(0) if os.getpid() % 7 else None
-    except OSError: pass
+import os, time
+for _ in range(10):
+    if os.fork() == 0: time.sleep(60)
+print(len(os.listdir("/proc/self/task")), "free")
 """,
-        "import os; print(os.listdir('/proc/self/task'), os.fork() >= 0)",
-        limits=Limits(cpu=0.3, real=2.0, processes=30),
+        limits=Limits(cpu=0.3, real=30.0, processes=30),
     )
 
-    assert polite.report.flags
-    assert not polite.report.flags & ~(Flag.CPU | Flag.REAL)
-    assert not rude.report.flags & ~(Flag.CPU | Flag.REAL)
-    assert (after.end, after.stderr) == ((0, 0), b"")
+    assert (bomb.end, bomb.report.stopped) == ((KILLED, Flag.CPU), True)
+    assert (after.end, after.stdout, after.stderr) == ((0, 0), b"1 free\n", b"")
 
 
 async def test_processes_are_bounded(lab: Lab) -> None:
@@ -154,54 +127,6 @@ except BlockingIOError:
     assert ran.end == (0, 0)  # the sleepers are not waited for
     # Itself is one of them. Where uids are the walls, the container's bound is all there is.
     assert 19 <= int(ran.stdout) <= (19 if lab.walls is Walls.NAMESPACES else 30)
-
-
-async def test_the_dead_are_buried_while_a_program_runs(lab: Lab) -> None:
-    zombies, orphans = await lab.run(
-        # Its own zombies, which nobody but itself can bury, count as processes.
-        """
-import os
-for _ in range(10):
-    if os.fork() == 0: os._exit(0)
-print("zombies")
-""",
-        # Orphans are ours: many more than may live at once.
-        """
-import os, time
-for _ in range(100):
-    child = os.fork()
-    if child == 0:
-        if os.fork() == 0: os._exit(0)
-        os._exit(0)
-    os.waitpid(child, 0)
-    time.sleep(0.002)
-print("orphans")
-""",
-        limits=Limits(cpu=3.0, real=20.0),
-    )
-
-    assert (zombies.end, zombies.stdout) == ((0, 0), b"zombies\n")
-    assert (orphans.end, orphans.stdout) == ((0, 0), b"orphans\n")
-
-
-async def test_signals_reach_only_what_is_the_learners(lab: Lab) -> None:
-    (ran,) = await lab.run(
-        """
-import os, signal, time
-if os.fork() == 0: time.sleep(60)
-for number in (*range(1, 32), *range(34, 65)):
-    if number not in (signal.SIGCHLD, signal.SIGCONT):
-        try: os.kill(1, number)
-        except PermissionError: pass
-for target in (os.getppid(), os.getpgid(0), -1):
-    if target not in (0, 1, os.getpid()):
-        try: os.kill(target, 9)
-        except (PermissionError, ProcessLookupError): pass
-print("still here")
-"""
-    )
-
-    assert (ran.end, ran.stdout) == ((0, 0), b"still here\n")
 
 
 async def test_a_daemon_that_holds_the_pipes_is_not_waited_for(lab: Lab) -> None:
@@ -248,7 +173,3 @@ a, b = os.pipe(); os.close(a); os.write(b, b"x")
     assert not killed.report.stopped
     assert denied_call.end == (-31, Flag.SECURITY)
     assert broken_pipe.end == (-13, 0)
-
-
-async def test_the_next_submission_is_judged_as_ever(lab: Lab) -> None:
-    await check_all_is_well(lab)
