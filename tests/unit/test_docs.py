@@ -6,6 +6,8 @@ from commserver.core import states
 from commserver.dao.postgresql import PARAMETERS
 from tests.conftest import ROOT
 
+FOLDERS = ("hostile/", "integration/", "end_to_end/", "unit/")  # of tests
+
 
 def test_the_diagram_of_states_is_printed_from_the_table() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text()
@@ -35,3 +37,18 @@ def test_the_page_on_the_database_knows_every_parameter_and_only_events_that_are
     assert all(f"`{name}`" in parameters for name in PARAMETERS)
     assert len(events) == 7
     assert [event for event in events if f'("{event}"' not in code] == []
+
+
+def test_the_page_on_the_sandbox_names_tests_that_there_are() -> None:
+    page = (ROOT / "docs" / "sandbox.md").read_text()
+    walls = page.partition("## The walls")[2].partition("## What is measured")[0]
+    named = re.findall(r"`([\w/]+(?:\.py)?)/?(?:::(\w+))?`", walls)
+    tests = [(path, test) for path, test in named if path.startswith(FOLDERS)]
+
+    assert len(tests) > 15
+    for path, test in tests:
+        text = (ROOT / "tests" / path).read_text() if path.endswith(".py") else ""
+        assert (ROOT / "tests" / path).exists(), path
+        assert f"def {test}(" in text or not test, test
+    rows = [row for row in walls.splitlines() if row.startswith("| ")][1:]
+    assert [row for row in rows if not any(f"`{path}" in row for path, _ in tests)] == []
