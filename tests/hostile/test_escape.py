@@ -208,7 +208,7 @@ import ctypes, fcntl, os, socket, time
 LINE = "print('LEFT')\n"
 libc = ctypes.CDLL(None, use_errno=True)
 packages = ".local/lib/python3.11/site-packages"
-for folder in (".", "/tmp", "/dev/shm", packages, ".config", "/box/work/.config/python"):
+for folder in (".", "/tmp", "/dev/shm", packages, ".config/python"):
     os.makedirs(folder, exist_ok=True)
     for name in ("sitecustomize.py", "usercustomize.py", "os.py", "left.pth", "pyvenv.cfg", "left",
                  ".pythonrc", ".bashrc", ".profile", "left.so", "ld.so.preload"):

@@ -151,7 +151,7 @@ for path in (
     "/proc/pagetypeinfo", "/proc/kpageflags", "/proc/kpagecount",
     "/proc/tty/driver/serial", "/dev/mem", "/dev/kmem", "/dev/port", "/dev/kmsg", "/dev/sda",
     "/dev/vda", "/dev/kvm", "/dev/fuse", "/dev/loop-control", "/dev/net/tun", "/dev/vsock",
-    "/etc/shadow", "/etc/gshadow", "/root/.bashrc", "/var/lib/docker",
+    "/etc/shadow", "/etc/gshadow", "/etc/.pwd.lock", "/var/lib/docker",
 ):
     try:
         with open(path, "rb") as file:
