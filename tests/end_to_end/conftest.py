@@ -19,6 +19,7 @@ from commserver.dao.codes import SourceFile
 from commserver.reference.backend import ReferenceBackend
 from commserver.trial import SERVER_TOKEN, Browser, Packet, Trial
 from tests.databases import made
+from tests.hostile.inventory import processes
 from tests.nursery import Nursery
 
 DOUBLE = """
@@ -89,20 +90,24 @@ class Site:
         await browser.until(lambda: all(browser.final(one) for one in attempts), 90)
         return [final for one in attempts if (final := browser.final(one))]
 
-    def containers(self, *, running: bool = False) -> set[str]:
-        """Return the names of this site's containers on the engine, or of those that run."""
+    def containers(self, *, working: bool = False) -> set[str]:
+        """Return the names of this site's containers on the engine.
+
+        working: only of those in which a student's program runs, not of those that begin or wait.
+        """
         client = docker.APIClient(base_url=self.docker_url)
         try:
             label = f"commserver.site={self.id}"
-            found = client.containers(all=not running, filters={"label": label})
+            found = client.containers(all=not working, filters={"label": label})
         finally:
             client.close()
-        return {name for one in found for name in one["Names"]}
+        busy = "".join(cgroups_of(b"main.py")) if working else ""
+        return {name for one in found if not working or one["Id"] in busy for name in one["Names"]}
 
     async def working(self) -> set[str]:
-        """Wait until a container of this site runs; return the names of all that do."""
+        """Wait until a student's program runs; return the names of all containers with one."""
         async with asyncio.timeout(90):
-            while not (names := await asyncio.to_thread(self.containers, running=True)):
+            while not (names := await asyncio.to_thread(self.containers, working=True)):
                 await asyncio.sleep(0.02)  # an engine has no event for us to wait for
         return names
 
@@ -119,6 +124,16 @@ class Site:
             for browser in tabs:
                 await browser.close()
         self.browsers.clear()
+
+
+def cgroups_of(argument: bytes) -> Iterator[str]:
+    """Yield the cgroups of each process of this machine that was given an argument."""
+    for folder in processes():
+        try:
+            if argument in (folder / "cmdline").read_bytes().split(b"\0"):
+                yield (folder / "cgroup").read_text()
+        except OSError:
+            continue  # it has ended meanwhile
 
 
 def _any_packet(browser: Browser) -> bool:
